@@ -1,0 +1,367 @@
+//! What an app asks for: a change, its options, and the checks at the door.
+//!
+//! A change is input: everything in it is checked before anything is stored, and each refusal says what to do.
+//! Tests: at the end of the file; the coalescing of changes is in `coalesce.rs`.
+
+use crate::config::Limits;
+use crate::entity::Base;
+use crate::id::{EntityKey, TaskId};
+use crate::time::Timestamp;
+use crate::value::{Fields, Value, ValueError};
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use core::fmt;
+use serde::{Deserialize, Serialize};
+
+/// What a change does to its record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Makes a record that does not exist yet.
+    Create,
+    /// Changes some fields of a record that exists.
+    Update,
+    /// Changes some fields, creating the record if it is missing.
+    Upsert,
+    /// The record becomes exactly these fields.
+    Replace,
+    /// The record goes.
+    Delete,
+}
+
+impl Operation {
+    /// Every operation, in the order of the coalescing table.
+    pub const ALL: [Self; 5] = [Self::Create, Self::Update, Self::Upsert, Self::Replace, Self::Delete];
+
+    /// The word on the wire and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Upsert => "upsert",
+            Self::Replace => "replace",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// Reads that word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|operation| operation.as_str() == word)
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An operation with the fields it sets and unsets: what a task carries and what coalescing works on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Intent {
+    /// What happens to the record.
+    pub operation: Operation,
+    /// Fields to set.
+    pub fields: Fields,
+    /// Fields to remove. Disjoint from `fields`.
+    pub unset: BTreeSet<String>,
+}
+
+impl Intent {
+    /// An intent without fields.
+    pub fn new(operation: Operation) -> Self {
+        Self { operation, fields: Fields::new(), unset: BTreeSet::new() }
+    }
+
+    /// Sets a field; an earlier unset of it is undone.
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
+        let name = name.into();
+        self.unset.remove(&name);
+        self.fields.set(name, value);
+    }
+
+    /// Removes a field; an earlier value for it is dropped.
+    pub fn unset(&mut self, name: impl Into<String>) {
+        let name = name.into();
+        self.fields.0.remove(&name);
+        self.unset.insert(name);
+    }
+
+    /// Whether nothing would be set or unset.
+    pub fn touches_nothing(&self) -> bool {
+        self.fields.is_empty() && self.unset.is_empty()
+    }
+}
+
+/// What the app hands to `enqueue`.
+///
+/// ```
+/// use landfall_core::change::Change;
+/// let change = Change::update("note", "note-123").set("title", "Updated title").unset("draft");
+/// ```
+#[derive(Clone, PartialEq, Debug)]
+pub struct Change {
+    /// The record.
+    pub entity: EntityKey,
+    /// What to do with it.
+    pub intent: Intent,
+    /// How and when to send it.
+    pub options: Options,
+}
+
+/// How and when a change is to be sent.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Options {
+    /// Higher goes first among the tasks that may be sent now. Default 0. A coalesced change keeps the higher one.
+    pub priority: i32,
+    /// Not to be sent before this moment.
+    pub not_before: Option<Timestamp>,
+    /// A named lane: its tasks run in order, whatever their entities. Without one, only tasks of the same entity wait
+    /// for each other.
+    pub lane: Option<String>,
+    /// Version of the app's payload format. Default 1.
+    pub schema: Option<u32>,
+    /// The state that the app knows to be the backend's, for apps that do not let Landfall keep a read model. Taken
+    /// only while nothing else is queued for the record.
+    pub base: Option<Base>,
+    /// The id named by an earlier `OutcomeUnknown`: repeating a change with it makes one task, not two.
+    pub repeat_of: Option<TaskId>,
+}
+
+impl Change {
+    fn new(operation: Operation, entity_type: impl Into<String>, entity_id: impl Into<String>) -> Self {
+        Self {
+            entity: EntityKey::new(entity_type, entity_id),
+            intent: Intent::new(operation),
+            options: Options::default(),
+        }
+    }
+
+    /// A change of any operation.
+    pub fn of(operation: Operation, entity: EntityKey) -> Self {
+        Self { entity, intent: Intent::new(operation), options: Options::default() }
+    }
+
+    /// Makes a record that does not exist yet.
+    pub fn create(entity_type: impl Into<String>, entity_id: impl Into<String>) -> Self {
+        Self::new(Operation::Create, entity_type, entity_id)
+    }
+
+    /// Changes some fields of a record that exists.
+    pub fn update(entity_type: impl Into<String>, entity_id: impl Into<String>) -> Self {
+        Self::new(Operation::Update, entity_type, entity_id)
+    }
+
+    /// Changes some fields, creating the record if it is missing.
+    pub fn upsert(entity_type: impl Into<String>, entity_id: impl Into<String>) -> Self {
+        Self::new(Operation::Upsert, entity_type, entity_id)
+    }
+
+    /// Makes the record exactly these fields.
+    pub fn replace(entity_type: impl Into<String>, entity_id: impl Into<String>) -> Self {
+        Self::new(Operation::Replace, entity_type, entity_id)
+    }
+
+    /// Deletes the record.
+    pub fn delete(entity_type: impl Into<String>, entity_id: impl Into<String>) -> Self {
+        Self::new(Operation::Delete, entity_type, entity_id)
+    }
+
+    /// Sets a field.
+    #[must_use]
+    pub fn set(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.intent.set(name, value);
+        self
+    }
+
+    /// Sets every one of `fields`.
+    #[must_use]
+    pub fn fields(mut self, fields: Fields) -> Self {
+        for (name, value) in fields.0 {
+            self.intent.set(name, value);
+        }
+        self
+    }
+
+    /// Removes a field.
+    #[must_use]
+    pub fn unset(mut self, name: impl Into<String>) -> Self {
+        self.intent.unset(name);
+        self
+    }
+
+    /// Higher goes first.
+    #[must_use]
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    /// Not to be sent before `moment`.
+    #[must_use]
+    pub fn not_before(mut self, moment: Timestamp) -> Self {
+        self.options.not_before = Some(moment);
+        self
+    }
+
+    /// Puts the task into a named lane.
+    #[must_use]
+    pub fn lane(mut self, lane: impl Into<String>) -> Self {
+        self.options.lane = Some(lane.into());
+        self
+    }
+
+    /// Marks the payload with the app's own format version.
+    #[must_use]
+    pub fn schema(mut self, schema: u32) -> Self {
+        self.options.schema = Some(schema);
+        self
+    }
+
+    /// Says what the backend last confirmed, for apps that keep their own read model.
+    #[must_use]
+    pub fn base(mut self, base: Base) -> Self {
+        self.options.base = Some(base);
+        self
+    }
+
+    /// Repeats a change whose outcome was unknown.
+    #[must_use]
+    pub fn repeat_of(mut self, task: TaskId) -> Self {
+        self.options.repeat_of = Some(task);
+        self
+    }
+
+    /// Checks everything that can be checked without looking at the queue.
+    ///
+    /// # Errors
+    /// [`InvalidChange`], which says what to mend.
+    pub fn check(&self, limits: &Limits) -> Result<(), InvalidChange> {
+        check_name("entity type", &self.entity.entity_type, limits.name_bytes)?;
+        check_name("entity id", &self.entity.entity_id, limits.name_bytes)?;
+        if let Some(lane) = &self.options.lane {
+            check_name("lane", lane, limits.name_bytes)?;
+        }
+        self.intent.fields.check()?;
+        let bytes: usize = self.intent.fields.0.iter().map(|(name, value)| name.len() + size(value)).sum();
+        if bytes > limits.change_bytes {
+            return Err(InvalidChange::TooLarge { bytes, limit: limits.change_bytes });
+        }
+        match self.intent.operation {
+            Operation::Delete if !self.intent.touches_nothing() => Err(InvalidChange::DeleteWithFields),
+            Operation::Update if self.intent.touches_nothing() => Err(InvalidChange::NothingToUpdate),
+            Operation::Create | Operation::Replace if !self.intent.unset.is_empty() => {
+                Err(InvalidChange::UnsetOfWhole(self.intent.operation))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_name(what: &'static str, name: &str, limit: usize) -> Result<(), InvalidChange> {
+    if name.is_empty() {
+        return Err(InvalidChange::Empty(what));
+    }
+    if name.len() > limit {
+        return Err(InvalidChange::NameTooLong { what, bytes: name.len(), limit });
+    }
+    Ok(())
+}
+
+/// A lower bound of a value's length as JSON, without writing it.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+        Value::Text(text) => text.len() + 2,
+        Value::List(items) => 2 + items.iter().map(|item| size(item) + 1).sum::<usize>(),
+        Value::Object(fields) => {
+            2 + fields.0.iter().map(|(name, item)| name.len() + size(item) + 4).sum::<usize>()
+        }
+    }
+}
+
+/// Why a change cannot be taken as it stands. Nothing of it was stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidChange {
+    /// A name that must not be empty is.
+    #[error("the {0} is empty")]
+    Empty(&'static str),
+    /// A name is longer than the limit.
+    #[error("the {what} has {bytes} bytes; at most {limit} are allowed")]
+    NameTooLong {
+        /// Which name.
+        what: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The limit in force.
+        limit: usize,
+    },
+    /// The fields are larger than one change may be.
+    #[error(
+        "the change has {bytes} bytes or more; at most {limit} are allowed (raise `limits.change_bytes` or store the content elsewhere and send a reference)"
+    )]
+    TooLarge {
+        /// A lower bound of its size.
+        bytes: usize,
+        /// The limit in force.
+        limit: usize,
+    },
+    /// A value that JSON cannot carry unchanged.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// A delete carries fields.
+    #[error("a delete carries no fields")]
+    DeleteWithFields,
+    /// An update sets and unsets nothing.
+    #[error("an update needs at least one field to set or unset")]
+    NothingToUpdate,
+    /// A create or replace says which fields to remove, but it already says all that the record is to have.
+    #[error("a {0} gives the whole record; leave the field out instead of unsetting it")]
+    UnsetOfWhole(Operation),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bad_change_is_refused_with_its_reason() {
+        let limits = Limits { change_bytes: 100, name_bytes: 20, ..Limits::default() };
+        let long = "x".repeat(21);
+        let cases = [
+            (Change::delete("", "1"), InvalidChange::Empty("entity type")),
+            (Change::delete("note", ""), InvalidChange::Empty("entity id")),
+            (
+                Change::delete("note", long.clone()),
+                InvalidChange::NameTooLong { what: "entity id", bytes: 21, limit: 20 },
+            ),
+            (Change::delete("note", "1").lane(""), InvalidChange::Empty("lane")),
+            (Change::delete("note", "1").set("a", 1), InvalidChange::DeleteWithFields),
+            (Change::update("note", "1"), InvalidChange::NothingToUpdate),
+            (Change::create("note", "1").unset("a"), InvalidChange::UnsetOfWhole(Operation::Create)),
+            (Change::update("note", "1").set("a", f64::INFINITY), ValueError::NotFinite.into()),
+            (
+                Change::update("note", "1").set("a", "x".repeat(100)),
+                InvalidChange::TooLarge { bytes: 103, limit: 100 },
+            ),
+        ];
+        for (change, expected) in cases {
+            assert_eq!(change.check(&limits), Err(expected), "{change:?}");
+        }
+    }
+
+    #[test]
+    fn names_may_hold_any_character() {
+        for name in ["a b", "a/b", "..", "\0", "🦀", "'\"`;--", "%2f", "\u{202e}rtl", "a\u{301}"] {
+            assert_eq!(Change::delete(name, name).check(&Limits::default()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn the_last_of_set_and_unset_counts() {
+        let change = Change::update("note", "1").set("a", 1).unset("a").unset("b").set("b", 2);
+        assert_eq!(change.intent.fields, Fields::from([("b", 2)]));
+        assert!(change.intent.unset.iter().eq(["a"]));
+    }
+}

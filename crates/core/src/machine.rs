@@ -1,0 +1,515 @@
+//! The machine: decides what is stored, what is sent and what each answer means.
+//!
+//! One step is: [`Machine::step`] copies the small state → the step's methods read and write through a transaction →
+//! [`Step::finish`] → commit → [`Machine::apply`] takes the new state and hands out the effects. Memory changes only
+//! after the commit, and effects exist only after the commit; a step that fails is dropped and nothing has happened.
+//! Several inputs may share one step: that is group commit.
+//!
+//! The queue itself is never held here: the state is a handful of calls, a gate and a session, whatever the queue's
+//! length (G14). Time, entropy and storage are arguments; this module knows no thread, no socket, no clock.
+//! Tests: the simulator of `landfall-testkit`, and unit tests at the end of each part.
+
+use crate::adapter::{CallContext, Capabilities, PushBatch};
+use crate::config::Config;
+use crate::event::{Event, Report};
+use crate::failure::FailureKind;
+use crate::id::{CallId, ClientId, EntityKey, Entropy, Fence, IdempotencyKey, TaskId, Version};
+use crate::store::{Replica, StoreError, StoreTx};
+use crate::task::{FailureNote, JournalEntry, StateKind, Task, TaskState, Verdict};
+use crate::time::{Hlc, Mono, Now, Timestamp};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+mod enqueue;
+mod lease;
+mod push;
+mod remote;
+mod resolve;
+mod session;
+
+pub use enqueue::{EnqueueError, Enqueued, Receipt};
+pub use lease::Leadership;
+pub use session::SessionEnd;
+
+/// The decision maker of one opened store.
+#[derive(Debug)]
+pub struct Machine {
+    config: Arc<Config>,
+    capabilities: Capabilities,
+    state: State,
+}
+
+/// What is held in memory between steps: small, and rebuilt at open.
+#[derive(Clone, Debug)]
+struct State {
+    /// Calls under way and the tasks they carry, in the order sent.
+    calls: BTreeMap<CallId, Vec<Sent>>,
+    next_call: u64,
+    gate: Gate,
+    /// Calls that failed in a row for a passing reason.
+    failures: u32,
+    /// Whether fresh credentials were already asked for since the last good answer.
+    refreshed: bool,
+    /// Most tasks in the next call; halves after trouble, doubles after success.
+    batch_tasks: usize,
+    /// The lease, while we hold it.
+    lease: Option<HeldLease>,
+    /// Another holder, as first seen: its claim and when we saw it.
+    rival: Option<(crate::store::Lease, Mono)>,
+    session: Option<session::Session>,
+    /// When something will have to be done without any new input.
+    wakeup: Option<Mono>,
+}
+
+#[derive(Clone, Debug)]
+struct HeldLease {
+    holder: String,
+    fence: Fence,
+    renew_at: Mono,
+}
+
+/// One task of a call under way.
+#[derive(Clone, Debug)]
+struct Sent {
+    task: TaskId,
+    key: IdempotencyKey,
+    payload: Arc<str>,
+}
+
+/// Whether anything may be sent at all.
+#[derive(Clone, Debug)]
+enum Gate {
+    Open,
+    /// Opens by itself.
+    Waiting {
+        why: FailureKind,
+        message: String,
+        until: Mono,
+    },
+    /// Opens when credentials changed. Fresh ones are asked for once; `refreshing` while that is under way.
+    NeedsCredentials {
+        message: String,
+        refreshing: bool,
+    },
+    /// Opens when the app says so.
+    Stopped {
+        why: FailureKind,
+        message: String,
+    },
+}
+
+/// What somebody else has to do now that the step is durable.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Effect {
+    /// Make this call and bring the answer to [`Step::pushed`].
+    Push {
+        /// What every call needs.
+        context: CallContext,
+        /// What to send.
+        batch: PushBatch,
+    },
+    /// Abandon a call; its answer is no longer waited for.
+    Cancel(CallId),
+    /// Ask once for fresh credentials, then call [`Step::credentials_refreshed`].
+    RefreshCredentials,
+    /// Tell whoever listens.
+    Emit(Event),
+    /// The run of `sync` ended.
+    SessionEnded(Report),
+}
+
+/// One step under construction: see the module's description.
+#[derive(Debug)]
+#[must_use = "a step does nothing until it is finished, committed and applied"]
+pub struct Step {
+    now: Now,
+    entropy: Entropy,
+    config: Arc<Config>,
+    capabilities: Capabilities,
+    state: State,
+    effects: Vec<Effect>,
+    replica: Option<Replica>,
+    replica_changed: bool,
+}
+
+impl Machine {
+    /// Takes over an opened store: makes the client id at first open, and writes the durable barrier of this open.
+    ///
+    /// The caller commits `tx` before anything is shown or sent: what was recovered is not durable before that.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn open(
+        config: Config,
+        capabilities: Capabilities,
+        entropy: &Entropy,
+        tx: &mut dyn StoreTx,
+    ) -> Result<Self, StoreError> {
+        let mut replica = tx.replica()?.unwrap_or_else(|| Replica {
+            client_id: ClientId(entropy.uuid("client id")),
+            client_epoch: 1,
+            opens: 0,
+            server_id: None,
+            clock: Hlc::default(),
+        });
+        replica.opens += 1;
+        tx.put_replica(&replica)?;
+        let batch_tasks = config.push.batch_tasks.min(capabilities.batch_tasks).max(1);
+        let state = State {
+            calls: BTreeMap::new(),
+            // Numbers of another opening of the same store must not be mistaken for ours.
+            next_call: replica.opens << 32,
+            gate: Gate::Open,
+            failures: 0,
+            refreshed: false,
+            batch_tasks,
+            lease: None,
+            rival: None,
+            session: None,
+            wakeup: None,
+        };
+        // Jitter must differ between replicas, so the seed is mixed with the replica's own id.
+        let mut config = config;
+        config.retry.seed ^= replica.client_id.0.as_u64_pair().1;
+        Ok(Self { config: Arc::new(config), capabilities, state })
+    }
+
+    /// Begins a step at `now`.
+    pub fn step(&self, now: Now, entropy: Entropy) -> Step {
+        Step {
+            now,
+            entropy,
+            config: Arc::clone(&self.config),
+            capabilities: self.capabilities.clone(),
+            state: self.state.clone(),
+            effects: Vec::new(),
+            replica: None,
+            replica_changed: false,
+        }
+    }
+
+    /// Takes the state of a step whose transaction was committed, and hands out what is to be done.
+    pub fn apply(&mut self, step: Step) -> Vec<Effect> {
+        self.state = step.state;
+        step.effects
+    }
+
+    /// When [`Step::wake`] is due if nothing else comes in. `None`: never.
+    pub fn next_wakeup(&self) -> Option<Mono> {
+        self.state.wakeup
+    }
+
+    /// Whether we hold the lease, as far as we know.
+    pub fn leads(&self) -> bool {
+        self.state.lease.is_some()
+    }
+
+    /// Whether a run of `sync` is under way.
+    pub fn is_syncing(&self) -> bool {
+        self.state.session.is_some()
+    }
+
+    /// Why nothing is sent at the moment, for people; `None` while the gate is open.
+    pub fn gate(&self) -> Option<(FailureKind, &str)> {
+        match &self.state.gate {
+            Gate::Open => None,
+            Gate::Waiting { why, message, .. } | Gate::Stopped { why, message } => Some((*why, message)),
+            Gate::NeedsCredentials { message, .. } => Some((FailureKind::Unauthenticated, message)),
+        }
+    }
+}
+
+impl Step {
+    /// Ends the step: plans what can be sent, keeps the lease, notices the end of a session, and works out when to
+    /// wake. Call it last, then commit.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written; drop the step and the transaction then.
+    pub fn finish(&mut self, tx: &mut dyn StoreTx) -> Result<(), StoreError> {
+        self.open_gate_if_due();
+        self.plan(tx)?;
+        self.end_session_if_done(tx)?;
+        self.renew_lease(tx)?;
+        self.schedule_wakeup(tx)?;
+        if self.replica_changed {
+            if let Some(replica) = &self.replica {
+                tx.put_replica(replica)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.effects.push(Effect::Emit(event));
+    }
+
+    /// The replica row, read once per step: another process may have moved its clock.
+    fn replica(&mut self, tx: &dyn StoreTx) -> Result<&mut Replica, StoreError> {
+        if self.replica.is_none() {
+            self.replica = tx.replica()?;
+        }
+        self.replica
+            .as_mut()
+            .ok_or_else(|| StoreError::Corrupt("the row that names this replica is missing".into()))
+    }
+
+    /// The next hybrid logical time.
+    fn tick(&mut self, tx: &dyn StoreTx) -> Result<Hlc, StoreError> {
+        let wall = self.now.wall;
+        let replica = self.replica(tx)?;
+        replica.clock = replica.clock.tick(wall);
+        let clock = replica.clock;
+        self.replica_changed = true;
+        Ok(clock)
+    }
+
+    /// Removes a task through the journal and lets what waited for it go on.
+    fn settle(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        task: &Task,
+        verdict: Verdict,
+        version: Option<Version>,
+    ) -> Result<(), StoreError> {
+        let payload = match &task.frozen {
+            Some(frozen) => Arc::clone(&frozen.payload),
+            None => push::encode(task, None, None).into(),
+        };
+        let entry = JournalEntry {
+            task_id: task.id,
+            entity: task.entity.clone(),
+            generation: task.generation,
+            verdict,
+            version: version.clone(),
+            at: self.now.wall,
+            payload,
+        };
+        tx.settle_task(task, &entry)?;
+        self.emit(Event::Settled { task: task.id, entity: task.entity.clone(), verdict, version });
+        self.count(|report| match verdict {
+            Verdict::Applied => report.applied += 1,
+            Verdict::Duplicate => report.duplicates += 1,
+            Verdict::NoChange | Verdict::ResolvedToRemote => report.unchanged += 1,
+            Verdict::Annihilated | Verdict::Rebased | Verdict::Discarded => {}
+        });
+        self.promote(tx, &task.entity, task.lane.as_deref(), task.seq)
+    }
+
+    /// Lets the next task of the entity and of the lane be claimed, if nothing else is before it (G4).
+    fn promote(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        entity: &EntityKey,
+        lane: Option<&str>,
+        seq: u64,
+    ) -> Result<(), StoreError> {
+        let next_of_entity = self.readable(tx.next_of_entity(entity, seq))?;
+        let next_of_lane = match lane {
+            Some(lane) => self.readable(tx.next_of_lane(lane, seq))?,
+            None => None,
+        };
+        for mut task in next_of_entity.into_iter().chain(next_of_lane) {
+            let due = task.due();
+            if task.claim_at.is_some() || due.is_none() || !self.is_first(tx, &task)? {
+                continue;
+            }
+            task.claim_at = due;
+            tx.put_task(&task)?;
+        }
+        Ok(())
+    }
+
+    /// Whether no earlier task has the same record or the same named lane.
+    fn is_first(&mut self, tx: &dyn StoreTx, task: &Task) -> Result<bool, StoreError> {
+        let first = self.readable(tx.next_of_entity(&task.entity, 0))?;
+        if first.is_none_or(|first| first.id != task.id) {
+            return Ok(false);
+        }
+        let Some(lane) = &task.lane else { return Ok(true) };
+        Ok(self.readable(tx.next_of_lane(lane, 0))?.is_some_and(|first| first.id == task.id))
+    }
+
+    /// A damaged row blocks what is behind it but fails nothing else; it is quarantined when it is claimed or listed.
+    fn readable<T>(&mut self, read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+        match read {
+            Err(StoreError::Damaged(what)) => {
+                self.emit(Event::Damaged { what });
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// Makes a task a dead letter. It stays in its place and blocks its lane until somebody decides (G2, G5).
+    fn bury(&mut self, tx: &mut dyn StoreTx, mut task: Task, note: FailureNote) -> Result<(), StoreError> {
+        let why = note.kind;
+        task.become_state(TaskState::Dead { why });
+        task.claim_at = None;
+        task.last_failure = Some(note);
+        tx.put_task(&task)?;
+        self.count(|report| report.dead += 1);
+        self.emit(Event::Died { task: task.id, entity: task.entity, why });
+        Ok(())
+    }
+
+    fn note(&self, kind: FailureKind, code: Option<String>, message: &str) -> FailureNote {
+        let message = message.chars().take(self.config.limits.failure_message_chars).collect();
+        FailureNote { kind, code, message, at: self.now.wall }
+    }
+
+    fn close_gate(&mut self, why: FailureKind, message: String, wait: Duration) {
+        self.emit(Event::GateClosed { why, message: message.clone(), wait: Some(wait) });
+        self.state.gate = Gate::Waiting { why, message, until: self.now.mono.after(wait) };
+    }
+
+    fn open_gate_if_due(&mut self) {
+        if matches!(&self.state.gate, Gate::Waiting { until, .. } if *until <= self.now.mono) {
+            self.open_gate();
+        }
+    }
+
+    fn open_gate(&mut self) {
+        if !matches!(self.state.gate, Gate::Open) {
+            self.state.gate = Gate::Open;
+            self.emit(Event::GateOpened);
+        }
+    }
+
+    /// The network may be back: what was waited for is tried at once.
+    pub fn connectivity_regained(&mut self) {
+        if matches!(self.state.gate, Gate::Waiting { .. }) {
+            self.open_gate();
+        }
+        self.state.failures = 0;
+    }
+
+    /// Fresh credentials are there: sending goes on.
+    pub fn credentials_changed(&mut self) {
+        if matches!(self.state.gate, Gate::NeedsCredentials { .. }) {
+            self.open_gate();
+        }
+    }
+
+    /// The answer to [`Effect::RefreshCredentials`].
+    pub fn credentials_refreshed(&mut self, fresh: bool) {
+        if fresh {
+            self.credentials_changed();
+        } else if let Gate::NeedsCredentials { refreshing, .. } = &mut self.state.gate {
+            *refreshing = false;
+        }
+    }
+
+    /// Whether a session runs that has no lease yet: [`Step::lead`] is to be tried.
+    pub fn needs_lease(&self) -> bool {
+        self.state.session.is_some() && self.state.lease.is_none()
+    }
+
+    /// The newest hybrid logical time given out in this step; `None` if none was.
+    pub fn newest_time(&self) -> Option<Hlc> {
+        self.replica.as_ref().filter(|_| self.replica_changed).map(|replica| replica.clock)
+    }
+
+    /// Removes what the journal need not remember any longer; `true` when there may be more. For quiet moments.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn tidy(&mut self, tx: &mut dyn StoreTx) -> Result<bool, StoreError> {
+        let horizon = i64::try_from(self.config.journal.horizon.as_millis()).unwrap_or(i64::MAX);
+        let before = Timestamp(self.now.wall.0.saturating_sub(horizon));
+        let limit = self.config.journal.prune_batch;
+        Ok(tx.prune_journal(before, limit)? == limit)
+    }
+
+    /// Time has passed. [`finish`](Self::finish) does all there is to do.
+    pub fn wake(&mut self) {}
+
+    /// When something will be due: the gate, a retry, the lease, the session's deadline.
+    fn schedule_wakeup(&mut self, tx: &dyn StoreTx) -> Result<(), StoreError> {
+        let mut wakeup = self.state.lease.as_ref().map(|lease| lease.renew_at);
+        let mut sooner = |moment: Mono| wakeup = Some(wakeup.map_or(moment, |known: Mono| known.min(moment)));
+        if let Some(session) = &self.state.session {
+            if let Some(deadline) = session.deadline() {
+                sooner(deadline);
+            }
+            match &self.state.gate {
+                Gate::Waiting { until, .. } => sooner(*until),
+                Gate::Open if self.may_send() => {
+                    if let Some(due) = tx.next_claim(self.now.wall)? {
+                        // A clock that jumped must not stall a retry beyond the cap (G12).
+                        let wait = self.now.wall.until(due).min(self.config.retry.cap);
+                        sooner(self.now.mono.after(wait.max(Duration::from_millis(1))));
+                    }
+                }
+                Gate::Open | Gate::NeedsCredentials { .. } | Gate::Stopped { .. } => {}
+            }
+            if let Some((_, since)) = &self.state.rival {
+                sooner(since.after(self.config.lease.term));
+                sooner(self.now.mono.after(RIVAL_CHECK));
+            }
+        }
+        self.state.wakeup = wakeup;
+        Ok(())
+    }
+
+    fn may_send(&self) -> bool {
+        self.state.lease.is_some() && self.state.calls.len() < self.config.push.calls_max
+    }
+
+    fn count(&mut self, change: impl FnOnce(&mut Report)) {
+        if let Some(session) = &mut self.state.session {
+            change(session.report_mut());
+        }
+    }
+}
+
+/// How often a session that waits for another process looks whether that one is done. Costs one read.
+const RIVAL_CHECK: Duration = Duration::from_millis(200);
+
+/// Every task in `state`, page by page, in order.
+fn for_each_in_state(
+    tx: &mut dyn StoreTx,
+    state: StateKind,
+    mut visit: impl FnMut(&mut dyn StoreTx, Task) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    /// Rows read at a time: bounds memory, not work.
+    const PAGE: usize = 500;
+    let mut after = 0;
+    loop {
+        let page = tx.tasks_in_state(state, after, PAGE)?;
+        let last = page.tasks.iter().map(|task| task.seq).chain(page.damaged.iter().map(|row| row.seq)).max();
+        for row in &page.damaged {
+            tx.quarantine(row)?;
+        }
+        for task in page.tasks {
+            visit(tx, task)?;
+        }
+        match last {
+            Some(seq) => after = seq,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The body that the app sees: the base with every queued change of the record laid over it, in order.
+fn local_view(
+    tx: &dyn StoreTx,
+    entity: &EntityKey,
+    base: Option<&crate::entity::Body>,
+) -> Result<Option<crate::entity::Body>, StoreError> {
+    let mut local = base.cloned();
+    let mut after = 0;
+    while let Some(task) = tx.next_of_entity(entity, after)? {
+        local = Some(crate::patch::apply(&task.intent, local.as_ref()));
+        after = task.seq;
+    }
+    Ok(local)
+}
+
+/// Milliseconds as the wall clock will show them after `wait`.
+fn in_future(now: Now, wait: Duration) -> Timestamp {
+    now.wall.after(wait)
+}

@@ -1,0 +1,490 @@
+//! Sending: plan and freeze a batch, and act on every kind of answer.
+//!
+//! Freezing comes before the first byte: payload, fingerprint and key are stored in the same transaction that marks
+//! the task in flight, one transaction for the batch (G8). What is frozen is sent again as it is until a verdict comes;
+//! only when it is proven that not one byte ever left may a task melt and coalesce again.
+//! Tests: at the end of the file for the failure table; the simulator for everything together.
+
+use super::{Effect, Gate, Sent, Step, in_future};
+use crate::adapter::{Applied, CallContext, EffectClass, Outcome, PushBatch, PushReply, PushTask, Rejection};
+use crate::change::Operation;
+use crate::entity::{Base, StoredEntity};
+use crate::event::Event;
+use crate::failure::{Delivery, Failure, FailureKind};
+use crate::id::{CallId, Fingerprint, IdempotencyKey, TaskId, Version};
+use crate::patch;
+use crate::retry::{Jitter, backoff};
+use crate::store::{StoreError, StoreTx};
+use crate::task::{Frozen, Task, TaskState, Verdict};
+use crate::time::{Hlc, Timestamp};
+use crate::value::Fields;
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+use serde::Serialize;
+
+/// One task as it goes over the wire: the shape of a task in the sync endpoint protocol (DESIGN.md section 10).
+#[derive(Serialize)]
+struct WireTask<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    task_id: TaskId,
+    entity_type: &'a str,
+    entity_id: &'a str,
+    operation: Operation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_version: Option<&'a Version>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<&'a Fields>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    unset: &'a BTreeSet<String>,
+    changed_at: Hlc,
+    schema: u32,
+}
+
+/// Writes a task as it goes over the wire; without a key, as it goes into the journal.
+pub(super) fn encode(task: &Task, key: Option<IdempotencyKey>, base_version: Option<&Version>) -> String {
+    let wire = WireTask {
+        key: key.map(|key| alloc::format!("{key}")),
+        task_id: task.id,
+        entity_type: &task.entity.entity_type,
+        entity_id: &task.entity.entity_id,
+        operation: task.intent.operation,
+        base_version,
+        fields: (task.intent.operation != Operation::Delete).then_some(&task.intent.fields),
+        unset: &task.intent.unset,
+        changed_at: task.changed_at,
+        schema: task.schema,
+    };
+    serde_json::to_string(&wire).expect("names and checked values are always JSON")
+}
+
+impl Step {
+    /// Fills the free calls with batches of what may be sent now: highest priority first, then oldest, one task per
+    /// lane, within the limits of count and bytes.
+    pub(super) fn plan(&mut self, tx: &mut dyn StoreTx) -> Result<(), StoreError> {
+        while self.session_is_sending() && self.may_send() && matches!(self.state.gate, Gate::Open) {
+            if !self.still_leads(tx)? {
+                return Ok(());
+            }
+            let batch = self.freeze_batch(tx)?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.call(tx, batch)?;
+        }
+        Ok(())
+    }
+
+    /// Claims and freezes the tasks of one call.
+    fn freeze_batch(&mut self, tx: &mut dyn StoreTx) -> Result<Vec<PushTask>, StoreError> {
+        let Some(fence) = self.state.lease.as_ref().map(|lease| lease.fence) else { return Ok(Vec::new()) };
+        let limit = self.state.batch_tasks;
+        let most_bytes = self.config.push.batch_bytes.min(self.capabilities.batch_bytes);
+        let mut batch: Vec<PushTask> = Vec::new();
+        let mut bytes = 0;
+        while batch.is_empty() {
+            let page = tx.claimable(self.now.wall, limit)?;
+            for row in &page.damaged {
+                tx.quarantine(row)?;
+                self.emit(Event::Damaged { what: row.what.clone() });
+            }
+            if page.tasks.is_empty() && page.damaged.is_empty() {
+                break;
+            }
+            for mut task in page.tasks {
+                if !self.freeze(tx, &mut task)? {
+                    continue;
+                }
+                let Some(frozen) = &task.frozen else { continue };
+                if !batch.is_empty() && bytes + frozen.payload.len() > most_bytes {
+                    break;
+                }
+                bytes += frozen.payload.len();
+                batch.push(PushTask {
+                    task_id: task.id,
+                    key: frozen.key,
+                    entity: task.entity.clone(),
+                    operation: task.intent.operation,
+                    payload: Arc::clone(&frozen.payload),
+                    attempt: frozen.open_sends,
+                });
+                task.become_state(TaskState::InFlight { fence });
+                task.claim_at = None;
+                tx.put_task(&task)?;
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Fixes what the task will send. `false` when there is nothing to send, and the task is gone or set aside.
+    fn freeze(&mut self, tx: &mut dyn StoreTx, task: &mut Task) -> Result<bool, StoreError> {
+        if task.frozen.is_some() {
+            return Ok(true);
+        }
+        let entity = match tx.entity(&task.entity) {
+            Ok(entity) => entity,
+            Err(StoreError::Damaged(what)) => {
+                let note = self.note(FailureKind::Damaged, None, &what);
+                self.bury(tx, task.clone(), note)?;
+                return Ok(false);
+            }
+            Err(other) => return Err(other),
+        };
+        let base = entity.and_then(|entity| entity.base);
+        let Some(intent) = patch::dirty_part(&task.intent, base.as_ref()) else {
+            self.settle(tx, task, Verdict::NoChange, None)?;
+            return Ok(false);
+        };
+        task.intent = intent;
+        let base_version = base.and_then(|base| base.version);
+        let key = IdempotencyKey(self.entropy.derive("idempotency key", task.id.0.as_bytes()));
+        let payload: Arc<str> = encode(task, Some(key), base_version.as_ref()).into();
+        task.frozen = Some(Frozen {
+            key,
+            fingerprint: Fingerprint::of(payload.as_bytes()),
+            payload,
+            base_version,
+            open_sends: 0,
+        });
+        Ok(true)
+    }
+
+    /// Records the call and hands it out.
+    fn call(&mut self, tx: &mut dyn StoreTx, tasks: Vec<PushTask>) -> Result<(), StoreError> {
+        let call = CallId(self.state.next_call);
+        self.state.next_call += 1;
+        let sent = tasks.iter().map(|task| Sent {
+            task: task.task_id,
+            key: task.key,
+            payload: Arc::clone(&task.payload),
+        });
+        self.state.calls.insert(call, sent.collect());
+        let bytes = tasks.iter().map(|task| task.payload.len()).sum();
+        self.emit(Event::SendStarted { call, tasks: tasks.len(), bytes });
+        self.count(|report| {
+            report.requests += 1;
+            report.bytes += bytes as u64;
+        });
+        let timeout = self.config.push.call_timeout;
+        let replica = self.replica(tx)?;
+        let context = CallContext {
+            client_id: replica.client_id,
+            client_epoch: replica.client_epoch,
+            server_id: replica.server_id.clone(),
+            timeout,
+        };
+        self.effects.push(Effect::Push { context, batch: PushBatch { call, tasks } });
+        Ok(())
+    }
+
+    /// Acts on the answer to a call. An answer to a call that is no longer known, or that comes after another holder
+    /// took over, is reconciled: a proven effect counts whoever hears of it, everything else is ignored.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written; bring the same answer again then.
+    pub fn pushed(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        call: CallId,
+        answer: &Result<PushReply, Failure>,
+    ) -> Result<(), StoreError> {
+        let Some(sent) = self.state.calls.remove(&call) else { return Ok(()) };
+        let leads = self.still_leads(tx)?;
+        match answer {
+            Ok(reply) => self.answered(tx, sent, reply, leads),
+            // Whoever leads now repeats what we sent, under the same keys.
+            Err(_) if !leads => Ok(()),
+            Err(failure) => self.failed(tx, sent, failure),
+        }
+    }
+
+    fn answered(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        sent: Vec<Sent>,
+        reply: &PushReply,
+        leads: bool,
+    ) -> Result<(), StoreError> {
+        if let Some(name) = &reply.server_id {
+            let replica = self.replica(tx)?;
+            match &replica.server_id {
+                None => {
+                    replica.server_id = Some(name.clone());
+                    self.replica_changed = true;
+                }
+                Some(known) if known == name => {}
+                Some(known) => {
+                    // A backend that does not check is still not the one we spoke to: believe nothing it says.
+                    let message = alloc::format!("expected the backend {known}, but {name} answered");
+                    let failure = Failure::new(FailureKind::ServerChanged, Delivery::Unknown, message);
+                    return if leads { self.failed(tx, sent, &failure) } else { Ok(()) };
+                }
+            }
+        }
+        self.state.failures = 0;
+        self.state.refreshed = false;
+        let most = self.config.push.batch_tasks.min(self.capabilities.batch_tasks).max(1);
+        self.state.batch_tasks = (self.state.batch_tasks * 2).min(most);
+        let mut results: alloc::collections::BTreeMap<_, _> =
+            reply.results.iter().map(|(key, outcome)| (*key, outcome)).collect();
+        for item in sent {
+            let silent = Outcome::Unknown { reason: "the answer does not name this task".into() };
+            let outcome = results.remove(&item.key).unwrap_or(&silent);
+            self.judge(tx, &item, outcome, leads)?;
+        }
+        Ok(())
+    }
+
+    /// Acts on the outcome of one task.
+    fn judge(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        sent: &Sent,
+        outcome: &Outcome,
+        leads: bool,
+    ) -> Result<(), StoreError> {
+        let Some(task) = self.readable(tx.task(sent.task))? else { return Ok(()) };
+        if task.frozen.as_ref().is_none_or(|frozen| frozen.key != sent.key) {
+            return Ok(());
+        }
+        match outcome {
+            Outcome::Applied(applied) => self.applied(tx, task, Verdict::Applied, applied),
+            Outcome::Duplicate(applied) => self.applied(tx, task, Verdict::Duplicate, applied),
+            _ if !leads => Ok(()),
+            Outcome::Conflict { remote } => self.conflicted(tx, task, remote.as_ref()),
+            Outcome::Rejected(Rejection { code, message }) => {
+                let note = self.note(FailureKind::Rejected, Some(code.clone()), message);
+                self.bury(tx, task, note)
+            }
+            Outcome::Retry { after, reason } => {
+                self.put_off(tx, task, FailureKind::RateLimited, reason, Delivery::Answered, *after, true)
+            }
+            Outcome::Unknown { reason } => {
+                self.put_off(tx, task, FailureKind::Protocol, reason, Delivery::Unknown, None, true)
+            }
+        }
+    }
+
+    /// The backend confirmed the effect: base, journal and what waits behind, in one transaction.
+    fn applied(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        task: Task,
+        verdict: Verdict,
+        applied: &Applied,
+    ) -> Result<(), StoreError> {
+        let mut entity =
+            tx.entity(&task.entity)?.unwrap_or_else(|| StoredEntity::unknown(task.entity.clone()));
+        let mut base = patch::confirmed(&task.intent, entity.base.as_ref(), applied.version.clone());
+        let mut local_moves = false;
+        if let (Some(changed), crate::entity::Body::Live(known)) = (&applied.fields, &mut base.body) {
+            for (name, value) in &changed.0 {
+                local_moves |= known.value(name) != Some(value);
+                known.0.insert(name.clone(), value.clone());
+            }
+        }
+        if let Some(staged) = entity.staged.take() {
+            // With an expected version the effect followed that state directly, so a staged state that is neither the
+            // expected one nor the effect's own came after it. Otherwise order is unknown; the feed will tell again.
+            let expected = task.frozen.as_ref().and_then(|frozen| frozen.base_version.as_ref());
+            let stale = staged.version.is_some()
+                && (staged.version.as_ref() == expected || staged.version == applied.version);
+            if !stale {
+                base = Base { body: staged.body, version: staged.version, complete: true };
+                local_moves = true;
+            }
+        }
+        let version = base.version.clone();
+        entity.base = Some(base);
+        self.settle(tx, &task, verdict, version)?;
+        if local_moves {
+            entity.local = super::local_view(tx, &entity.key, entity.base.as_ref().map(|base| &base.body))?;
+        }
+        tx.put_entity(&entity)
+    }
+
+    /// The whole call failed: the table of ARCHITECTURE.md section 4.
+    fn failed(&mut self, tx: &mut dyn StoreTx, sent: Vec<Sent>, failure: &Failure) -> Result<(), StoreError> {
+        use FailureKind as Kind;
+        let alone = sent.len() == 1;
+        match failure.kind {
+            // The batch as a whole was refused: halve it until the poison task stands alone (G5).
+            Kind::TooLarge | Kind::Rejected | Kind::Forbidden if !alone => self.bisect(tx, sent),
+            Kind::TooLarge | Kind::Rejected | Kind::Forbidden => {
+                for task in self.tasks_of(tx, &sent)? {
+                    let note = self.note(failure.kind, None, &failure.message);
+                    self.bury(tx, task, note)?;
+                }
+                Ok(())
+            }
+            Kind::Transient | Kind::Protocol | Kind::CursorExpired | Kind::Damaged | Kind::FateUnknown => {
+                self.state.failures = self.state.failures.saturating_add(1);
+                self.state.batch_tasks = (sent.len() / 2).max(1);
+                let wait = self.call_backoff(Jitter::Full, failure.retry_after);
+                self.close_gate(failure.kind, failure.message.clone(), wait);
+                self.put_all_off(tx, &sent, failure, true)
+            }
+            Kind::RateLimited => {
+                self.state.failures = self.state.failures.saturating_add(1);
+                let wait = self.call_backoff(Jitter::Equal, failure.retry_after);
+                self.close_gate(failure.kind, failure.message.clone(), wait);
+                self.put_all_off(tx, &sent, failure, false)
+            }
+            Kind::Unreachable | Kind::Intercepted => {
+                self.state.failures = self.state.failures.saturating_add(1);
+                let wait = self.call_backoff(Jitter::Full, failure.retry_after);
+                self.close_gate(failure.kind, failure.message.clone(), wait);
+                self.put_all_off(tx, &sent, failure, false)
+            }
+            Kind::Unauthenticated => {
+                if !matches!(self.state.gate, Gate::NeedsCredentials { .. }) {
+                    let refreshing = !core::mem::replace(&mut self.state.refreshed, true);
+                    self.state.gate = Gate::NeedsCredentials { message: failure.message.clone(), refreshing };
+                    if refreshing {
+                        self.effects.push(Effect::RefreshCredentials);
+                    }
+                    self.emit(Event::GateClosed {
+                        why: failure.kind,
+                        message: failure.message.clone(),
+                        wait: None,
+                    });
+                }
+                self.put_all_off(tx, &sent, failure, false)
+            }
+            Kind::ServerChanged | Kind::ClientUnknown | Kind::ClientSuperseded | Kind::Unsupported => {
+                self.state.gate = Gate::Stopped { why: failure.kind, message: failure.message.clone() };
+                self.emit(Event::GateClosed {
+                    why: failure.kind,
+                    message: failure.message.clone(),
+                    wait: None,
+                });
+                self.put_all_off(tx, &sent, failure, false)
+            }
+            Kind::Cancelled => self.put_all_off(tx, &sent, failure, false),
+        }
+    }
+
+    /// The wait of the whole adapter after `failures` calls that failed in a row.
+    fn call_backoff(&self, jitter: Jitter, asked: Option<Duration>) -> Duration {
+        backoff(&self.config.retry, b"call", self.state.failures.max(1), jitter, asked)
+    }
+
+    /// Sends the two halves as calls of their own. The tasks stay in flight and frozen, so nothing has to be stored.
+    fn bisect(&mut self, tx: &mut dyn StoreTx, mut sent: Vec<Sent>) -> Result<(), StoreError> {
+        let second = sent.split_off(sent.len() / 2);
+        self.state.batch_tasks = sent.len().max(1);
+        for half in [sent, second] {
+            let tasks = self.tasks_of(tx, &half)?;
+            let batch: Vec<_> = tasks
+                .into_iter()
+                .filter_map(|task| {
+                    let frozen = task.frozen?;
+                    Some(PushTask {
+                        task_id: task.id,
+                        key: frozen.key,
+                        entity: task.entity,
+                        operation: task.intent.operation,
+                        payload: frozen.payload,
+                        attempt: frozen.open_sends,
+                    })
+                })
+                .collect();
+            if !batch.is_empty() {
+                self.call(tx, batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tasks of a call that still are what was sent.
+    fn tasks_of(&mut self, tx: &dyn StoreTx, sent: &[Sent]) -> Result<Vec<Task>, StoreError> {
+        let mut tasks = Vec::with_capacity(sent.len());
+        for item in sent {
+            if let Some(task) = self.readable(tx.task(item.task))? {
+                if task.frozen.as_ref().is_some_and(|frozen| frozen.payload == item.payload) {
+                    tasks.push(task);
+                }
+            }
+        }
+        Ok(tasks)
+    }
+
+    fn put_all_off(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        sent: &[Sent],
+        failure: &Failure,
+        counts: bool,
+    ) -> Result<(), StoreError> {
+        for task in self.tasks_of(tx, sent)? {
+            // A pause of the whole adapter is the gate's business; the tasks themselves wait only for their own sake.
+            self.put_off(tx, task, failure.kind, &failure.message, failure.delivery, None, counts)?;
+        }
+        Ok(())
+    }
+
+    /// Back into the queue without a verdict: melted if not one byte ever left, of unknown fate if bytes may have
+    /// acted, else frozen and waiting.
+    #[allow(clippy::too_many_arguments)]
+    fn put_off(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        mut task: Task,
+        kind: FailureKind,
+        message: &str,
+        delivery: Delivery,
+        asked: Option<Duration>,
+        counts: bool,
+    ) -> Result<(), StoreError> {
+        let ambiguous = match delivery {
+            Delivery::NotSent => false,
+            Delivery::Unknown => true,
+            Delivery::Answered => matches!(kind, FailureKind::Transient | FailureKind::Protocol),
+        };
+        let note = self.note(kind, None, message);
+        if counts {
+            task.attempts = task.attempts.saturating_add(1);
+        }
+        if let Some(frozen) = &mut task.frozen {
+            frozen.open_sends += u32::from(ambiguous);
+            let fate_open = frozen.open_sends > 0;
+            if fate_open && self.capabilities.effect == EffectClass::AtMostOnce {
+                let note = self.note(FailureKind::FateUnknown, None, message);
+                return self.bury(tx, task, note);
+            }
+        }
+        let gave_up = match kind {
+            FailureKind::Protocol => task.attempts >= self.config.retry.unreadable_max,
+            FailureKind::Transient => self.config.retry.transient_max.is_some_and(|max| task.attempts >= max),
+            _ => false,
+        };
+        if counts && gave_up {
+            return self.bury(tx, task, note);
+        }
+        let jitter = if asked.is_some() { Jitter::Equal } else { Jitter::Full };
+        let wait = if counts {
+            backoff(&self.config.retry, task.id.0.as_bytes(), task.attempts, jitter, asked)
+        } else {
+            Duration::ZERO
+        };
+        let retry_at: Timestamp = in_future(self.now, wait);
+        let fate_open = task.frozen.as_ref().is_some_and(|frozen| frozen.open_sends > 0);
+        if fate_open {
+            task.become_state(TaskState::Unknown { retry_at });
+        } else {
+            if delivery == Delivery::NotSent {
+                task.frozen = None;
+            }
+            task.become_state(TaskState::Pending { retry_at: counts.then_some(retry_at) });
+        }
+        task.claim_at = task.due();
+        task.last_failure = Some(note);
+        tx.put_task(&task)?;
+        self.count(|report| report.retries += 1);
+        self.emit(Event::RetryScheduled { task: task.id, kind, wait });
+        Ok(())
+    }
+}

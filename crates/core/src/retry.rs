@@ -1,0 +1,102 @@
+//! How long to wait before the next attempt: capped exponential backoff with jitter, and the backend's own wish.
+//!
+//! Full jitter after a network's trouble; equal jitter when the backend asked for calm, because full jitter can come
+//! out near zero and add to the load. The randomness is a hash of (seed, task, attempt), so that a run can be
+//! replayed. Tests: at the end of the file.
+
+use crate::config::RetryConfig;
+use core::time::Duration;
+
+/// How a wait is spread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Jitter {
+    /// Anywhere between nothing and the bound.
+    Full,
+    /// Between half of the bound and the bound.
+    Equal,
+}
+
+/// The wait before the attempt after `failures` failures in a row (at least 1) of the thing named by `subject`.
+///
+/// Never shorter than `asked`, which is clamped to [`RetryConfig::retry_after_cap`]; never longer than the cap plus that.
+pub fn backoff(
+    config: &RetryConfig,
+    subject: &[u8],
+    failures: u32,
+    jitter: Jitter,
+    asked: Option<Duration>,
+) -> Duration {
+    let steps = failures.saturating_sub(1).min(63);
+    let growth = u64::from(config.factor).saturating_pow(steps);
+    let base = u64::try_from(config.base.as_millis()).unwrap_or(u64::MAX);
+    let cap = u64::try_from(config.cap.as_millis()).unwrap_or(u64::MAX);
+    let bound = base.saturating_mul(growth).min(cap);
+    let random = scatter(config.seed, subject, failures);
+    let wait = match jitter {
+        Jitter::Full => random % (bound + 1),
+        Jitter::Equal => bound / 2 + random % (bound / 2 + 1),
+    };
+    let wait = Duration::from_millis(wait);
+    match asked {
+        // The wish is a lower bound; the jitter on top keeps a fleet from coming back in the same instant.
+        Some(asked) => asked.min(config.retry_after_cap) + wait.min(config.cap),
+        None => wait,
+    }
+}
+
+/// A hash that spreads well and is the same everywhere (FNV-1a, then the finaliser of SplitMix64).
+fn scatter(seed: u64, subject: &[u8], failures: u32) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ seed;
+    for byte in subject.iter().copied().chain(failures.to_be_bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(failures: u32, jitter: Jitter, asked: Option<u64>) -> Duration {
+        backoff(&RetryConfig::default(), b"task", failures, jitter, asked.map(Duration::from_secs))
+    }
+
+    #[test]
+    fn waits_grow_and_stay_under_the_cap() {
+        let config = RetryConfig::default();
+        for failures in 1..200 {
+            for subject in [b"a", b"b", b"c"] {
+                let bound = config.base * 2_u32.saturating_pow(failures - 1).min(100_000);
+                let full = backoff(&config, subject, failures, Jitter::Full, None);
+                assert!(full <= bound.min(config.cap));
+                let equal = backoff(&config, subject, failures, Jitter::Equal, None);
+                assert!(
+                    equal <= bound.min(config.cap)
+                        && equal >= bound.min(config.cap) / 2 - Duration::from_millis(1)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_fleet_does_not_come_back_at_once() {
+        let config = RetryConfig::default();
+        let waits: alloc::collections::BTreeSet<_> =
+            (0..1000_u32).map(|n| backoff(&config, &n.to_be_bytes(), 8, Jitter::Full, None)).collect();
+        assert!(waits.len() > 950, "{} different waits of 1000", waits.len());
+    }
+
+    #[test]
+    fn the_backends_wish_is_a_lower_bound_within_reason() {
+        assert!(wait(1, Jitter::Equal, Some(7)) >= Duration::from_secs(7));
+        let config = RetryConfig::default();
+        assert!(wait(1, Jitter::Equal, Some(u64::MAX / 2000)) <= config.retry_after_cap + config.cap);
+    }
+
+    #[test]
+    fn the_same_attempt_waits_the_same() {
+        assert_eq!(wait(3, Jitter::Full, None), wait(3, Jitter::Full, None));
+    }
+}

@@ -1,0 +1,280 @@
+//! The contract with storage: synchronous, transactional, one writer.
+//!
+//! A store keeps rows and keeps them apart; it decides nothing. Every implementation must pass the public store suite
+//! of `landfall-testkit`, which is the definition of this trait. Dropping a transaction rolls it back.
+
+use crate::entity::{RemoteEntity, StoredEntity};
+use crate::id::{ClientId, EntityKey, Fence, ServerId, TaskId};
+use crate::task::{JournalEntry, StateKind, Task};
+use crate::time::{Hlc, Timestamp};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use serde::{Deserialize, Serialize};
+
+pub mod memory;
+
+/// A place where the queue is kept.
+pub trait Store: fmt::Debug + Send {
+    /// Begins a transaction that may write. There is at most one at a time; it sees its own writes.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when another process holds the store for too long; others when it cannot be used.
+    fn begin(&mut self) -> Result<Box<dyn StoreTx + '_>, StoreError>;
+
+    /// A second way in for readers beside the writer, if the store has one.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    fn reader(&self) -> Result<Option<Box<dyn StoreReader>>, StoreError> {
+        Ok(None)
+    }
+
+    /// After a failed commit or an I/O error: gives up everything held and opens again what is durable. Nothing is
+    /// known of the failed commit until this returned.
+    ///
+    /// # Errors
+    /// When the store cannot be opened again.
+    fn reopen(&mut self) -> Result<(), StoreError>;
+
+    /// Work that can wait until nothing else is to do, such as moving a write-ahead log into the main file.
+    ///
+    /// # Errors
+    /// When the work failed; the store stays usable.
+    fn idle(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Reads beside the writer; each closure sees one consistent state.
+pub trait StoreReader: fmt::Debug + Send {
+    /// Runs `read` on one consistent state.
+    ///
+    /// # Errors
+    /// What `read` returned, or why the state cannot be read.
+    fn read(
+        &mut self,
+        read: &mut dyn FnMut(&dyn StoreRead) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
+}
+
+/// What can be asked of a store. Every row that is returned passed its checksum.
+pub trait StoreRead {
+    /// Facts about the replica; `None` before [`StoreTx::put_replica`] was first committed.
+    fn replica(&self) -> Result<Option<Replica>, StoreError>;
+    /// Who drains the queue.
+    fn lease(&self) -> Result<Option<Lease>, StoreError>;
+    /// How many tasks are in each state. Must not count rows.
+    fn counts(&self) -> Result<Counts, StoreError>;
+    /// One task by id. [`StoreError::Damaged`] if its row fails its checksum.
+    fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
+    /// Up to `limit` tasks with a position greater than `after`, in order of position. Damaged rows are named apart.
+    fn tasks_after(&self, after: u64, limit: usize) -> Result<Page, StoreError>;
+    /// The task of `entity` with the greatest position.
+    fn last_of_entity(&self, entity: &EntityKey) -> Result<Option<Task>, StoreError>;
+    /// The task of `entity` with the least position greater than `after` (0: the first).
+    fn next_of_entity(&self, entity: &EntityKey, after: u64) -> Result<Option<Task>, StoreError>;
+    /// The task in the named lane with the least position greater than `after` (0: the first).
+    fn next_of_lane(&self, lane: &str, after: u64) -> Result<Option<Task>, StoreError>;
+    /// Up to `limit` tasks whose `claim_at` is not after `now`: higher priority first, then older first. A `claim_at`
+    /// of [`Timestamp::ALWAYS`] or less is due whatever the clock says, a clock before 1970 included. Tasks that
+    /// became due by waiting may be few or many, so a store may look at no more than `limit` of them and `limit` of
+    /// the others. Its cost must not grow with the queue.
+    fn claimable(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError>;
+    /// The least `claim_at` after `now` among those after [`Timestamp::ALWAYS`].
+    fn next_claim(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+    /// Up to `limit` tasks in `state` with a position greater than `after`, in order of position.
+    fn tasks_in_state(&self, state: StateKind, after: u64, limit: usize) -> Result<Page, StoreError>;
+    /// When the oldest task still in the queue was enqueued (the one with the least position). Damaged rows are
+    /// passed over.
+    fn oldest(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// What is known of a record.
+    fn entity(&self, key: &EntityKey) -> Result<Option<StoredEntity>, StoreError>;
+    /// How a task ended.
+    fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError>;
+    /// Up to `limit` conflict records, the last kept first, optionally of one record.
+    fn conflicts(&self, entity: Option<&EntityKey>, limit: usize) -> Result<Vec<ConflictRecord>, StoreError>;
+}
+
+/// A transaction. Nothing of it is visible elsewhere before [`commit`](StoreTx::commit) returned `Ok`.
+pub trait StoreTx: StoreRead {
+    /// Writes the facts about the replica.
+    fn put_replica(&mut self, replica: &Replica) -> Result<(), StoreError>;
+    /// Writes who drains the queue.
+    fn put_lease(&mut self, lease: &Lease) -> Result<(), StoreError>;
+    /// The position for a new task: at least 1, greater than that of every task in the queue and than every position
+    /// given out before in this transaction.
+    fn next_seq(&mut self) -> Result<u64, StoreError>;
+    /// Writes a task, new or known by its id, and keeps [`StoreRead::counts`] true. [`StoreError::Misuse`] when its
+    /// position is that of another task.
+    fn put_task(&mut self, task: &Task) -> Result<(), StoreError>;
+    /// Removes a task and writes its end into the journal: the only way out of the queue. [`StoreError::Misuse`] when
+    /// the task is not there or the entry names another.
+    fn settle_task(&mut self, task: &Task, entry: &JournalEntry) -> Result<(), StoreError>;
+    /// Takes a damaged row out of the running: it is kept as it is, counted as dead, never claimed, and still reported
+    /// as damaged. Done twice it is the same; [`StoreError::Misuse`] when the row is not damaged.
+    fn quarantine(&mut self, row: &DamagedRow) -> Result<(), StoreError>;
+    /// Writes what is known of a record.
+    fn put_entity(&mut self, entity: &StoredEntity) -> Result<(), StoreError>;
+    /// Keeps what a conflict was about and how it ended.
+    fn put_conflict(&mut self, conflict: &ConflictRecord) -> Result<(), StoreError>;
+    /// Removes up to `limit` journal entries older than `before`; returns how many went.
+    fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    /// Marks a point to which [`rollback_to`](StoreTx::rollback_to) can return. Points nest.
+    fn savepoint(&mut self) -> Result<Savepoint, StoreError>;
+    /// Undoes everything since `point`, and forgets the points made since; earlier work of the transaction stays, and
+    /// one can return to `point` again. [`StoreError::Misuse`] when the point is gone.
+    fn rollback_to(&mut self, point: Savepoint) -> Result<(), StoreError>;
+    /// Gives up the ability to return to `point` and to those made since; the work stays part of the transaction.
+    /// [`StoreError::Misuse`] when the point is gone.
+    fn release(&mut self, point: Savepoint) -> Result<(), StoreError>;
+    /// Makes everything durable, then visible.
+    ///
+    /// # Errors
+    /// After an error nobody knows whether the transaction is durable: call [`Store::reopen`] and look.
+    fn commit(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// A point within a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Savepoint(pub u64);
+
+/// Facts about this replica: one row, written at open and when the backend names itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Replica {
+    /// Who we are.
+    pub client_id: ClientId,
+    /// Changes when the store is restored, copied or recreated.
+    pub client_epoch: u64,
+    /// How often the store was opened: the durable barrier of each open writes it.
+    pub opens: u64,
+    /// The backend's own name as last seen.
+    pub server_id: Option<ServerId>,
+    /// The newest hybrid logical time given out.
+    pub clock: Hlc,
+}
+
+/// Who may send: one row.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lease {
+    /// The holder in its own words; empty when nobody holds it.
+    pub holder: String,
+    /// Grows with each new holder.
+    pub fence: Fence,
+    /// Until when the holder counts on it.
+    pub expires_at: Timestamp,
+}
+
+/// How many tasks are in each state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Waiting to be sent.
+    pub pending: u64,
+    /// Being sent.
+    pub in_flight: u64,
+    /// Sent, fate unknown.
+    pub unknown: u64,
+    /// In the conflict inbox.
+    pub conflict: u64,
+    /// Dead letters, damaged rows among them.
+    pub dead: u64,
+}
+
+impl Counts {
+    /// All tasks in the queue.
+    pub const fn total(&self) -> u64 {
+        self.pending + self.in_flight + self.unknown + self.conflict + self.dead
+    }
+
+    /// The count of one state, to be changed.
+    pub fn of_mut(&mut self, state: StateKind) -> &mut u64 {
+        match state {
+            StateKind::Pending => &mut self.pending,
+            StateKind::InFlight => &mut self.in_flight,
+            StateKind::Unknown => &mut self.unknown,
+            StateKind::Conflict => &mut self.conflict,
+            StateKind::Dead => &mut self.dead,
+        }
+    }
+}
+
+/// A page of tasks.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Page {
+    /// Rows that passed their checksum.
+    pub tasks: Vec<Task>,
+    /// Rows that did not.
+    pub damaged: Vec<DamagedRow>,
+}
+
+/// A row that fails its checksum.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DamagedRow {
+    /// Its position.
+    pub seq: u64,
+    /// What can be said of it.
+    pub what: String,
+}
+
+/// What a conflict was about: kept so that nothing a rule discards is ever lost (G7).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConflictRecord {
+    /// The task that met it.
+    pub task_id: TaskId,
+    /// The record.
+    pub entity: EntityKey,
+    /// When.
+    pub at: Timestamp,
+    /// What the task was based on, as JSON; `None` when no base was known.
+    pub base: Option<String>,
+    /// What the task would have sent: its frozen bytes.
+    pub local: String,
+    /// What the backend had.
+    pub remote: Option<RemoteEntity>,
+    /// The rule that decided, in words.
+    pub rule: String,
+}
+
+/// Why storage could not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process holds it; the same step may be tried again.
+    #[error("the store is busy: {0}")]
+    Busy(String),
+    /// No room. Nothing of the transaction was kept.
+    #[error("the disk is full: {0}; free some space and try again, nothing was half-stored")]
+    Full(String),
+    /// It cannot be written to.
+    #[error("the store is read-only: {0}; check the permissions of the file and its folder")]
+    ReadOnly(String),
+    /// Rows contradict each other or cannot be read. The file is left as it is.
+    #[error("the store is corrupt: {0}; the file was left untouched")]
+    Corrupt(String),
+    /// One row fails its checksum.
+    #[error("a stored row is damaged: {0}")]
+    Damaged(String),
+    /// Written by a newer version. The file is left as it is.
+    #[error(
+        "the store was written by a newer version (schema {found}, this build knows {known}); upgrade this program, the file was left untouched"
+    )]
+    TooNew {
+        /// Schema of the file.
+        found: u32,
+        /// Newest schema this build knows.
+        known: u32,
+    },
+    /// The file is not a Landfall store.
+    #[error("not a Landfall store: {0}")]
+    Foreign(String),
+    /// The disk failed; the store must be reopened.
+    #[error("input or output failed: {0}")]
+    Io(String),
+    /// The caller broke the contract of the call; nothing of the call was done.
+    #[error("the store was used wrongly: {0}")]
+    Misuse(String),
+    /// It was closed, or has failed and was not reopened.
+    #[error("the store is closed")]
+    Closed,
+}

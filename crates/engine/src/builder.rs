@@ -1,0 +1,70 @@
+//! Putting an engine together.
+
+use crate::clock::{Clock, SystemClock};
+use crate::driver::{Driver, Parts};
+use crate::engine::Engine;
+use crate::error::Error;
+use landfall_core::adapter::Adapter;
+use landfall_core::config::Config;
+use landfall_core::store::Store;
+use std::sync::Arc;
+
+/// Settings of an engine that is not open yet.
+#[derive(Debug)]
+pub struct EngineBuilder {
+    store: Box<dyn Store>,
+    adapter: Arc<dyn Adapter>,
+    config: Config,
+    clock: Box<dyn Clock>,
+}
+
+impl EngineBuilder {
+    pub(crate) fn new(store: impl Store + 'static, adapter: impl Adapter) -> Self {
+        Self {
+            store: Box::new(store),
+            adapter: Arc::new(adapter),
+            config: Config::default(),
+            clock: Box::new(SystemClock::default()),
+        }
+    }
+
+    /// Replaces every setting at once; see [`Config`] for the defaults and their reasons.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Replaces the clocks and the random source.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Box::new(clock);
+        self
+    }
+
+    /// Opens the engine: writes the durable barrier of this open, then starts the engine's thread.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store cannot be used.
+    pub async fn build(self) -> Result<Engine, Error> {
+        let (engine, opened) = self.start()?;
+        opened.await.map_err(|_| Error::Closed)??;
+        Ok(engine)
+    }
+
+    /// The blocking twin of [`build`](Self::build).
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_blocking(self) -> Result<Engine, Error> {
+        pollster::block_on(self.build())
+    }
+
+    fn start(self) -> Result<(Engine, futures_channel::oneshot::Receiver<Result<(), Error>>), Error> {
+        let reader = self.store.reader()?;
+        let parts =
+            Parts { store: self.store, adapter: self.adapter, config: self.config, clock: self.clock };
+        let (handle, opened) = Driver::start(parts)?;
+        Ok((Engine::new(handle, reader), opened))
+    }
+}

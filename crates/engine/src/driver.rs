@@ -1,0 +1,549 @@
+//! The one loop: it owns the store and the machine, groups what callers ask for into one commit, and carries out the
+//! effects once they are durable.
+//!
+//! It sleeps until the next command or the machine's next deadline, and does not poll. Tests: `crates/engine/tests`.
+
+use crate::calls;
+use crate::clock::Clock;
+use crate::engine::{Handle, Imported, Live};
+use crate::error::Error;
+use crate::events::EventBus;
+use crate::leader;
+use futures_channel::oneshot;
+use landfall_core::adapter::{Adapter, PushReply};
+use landfall_core::change::Change;
+use landfall_core::config::Config;
+use landfall_core::event::Report;
+use landfall_core::failure::Failure;
+use landfall_core::id::CallId;
+use landfall_core::machine::{Effect, EnqueueError, Enqueued, Machine, Receipt, SessionEnd, Step};
+use landfall_core::store::{Store, StoreError, StoreRead, StoreTx};
+use landfall_core::time::{Hlc, Mono};
+use std::fmt;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Commands that may wait for the loop before a caller has to wait for a place. Some thousand, so that a burst of
+/// callers becomes one commit instead of a queue at the door.
+const COMMANDS: usize = 4096;
+/// Most commands in one commit: bounds how long the first one waits for the last one's rows.
+const GROUP: usize = 512;
+/// How long nothing must happen before housekeeping begins.
+const QUIET: Duration = Duration::from_millis(250);
+/// How soon an answer of the backend is tried again after the store could not take it.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+type ChangeSource = Box<dyn Iterator<Item = Result<Change, Box<dyn std::error::Error + Send + Sync>>> + Send>;
+
+/// What callers and calls ask of the loop.
+pub(crate) enum Command {
+    Enqueue { changes: Vec<Change>, reply: Reply<Vec<Receipt>> },
+    Import { changes: ChangeSource, reply: Reply<Imported> },
+    Sync { end: SessionEnd, reply: Reply<Report> },
+    StopSync,
+    Pushed { call: CallId, answer: Result<PushReply, Failure> },
+    Refreshed(bool),
+    ConnectivityRegained,
+    CredentialsChanged,
+    Read(Box<dyn FnOnce(&dyn StoreRead) + Send>),
+    Close,
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Enqueue { .. } => "Enqueue",
+            Self::Import { .. } => "Import",
+            Self::Sync { .. } => "Sync",
+            Self::StopSync => "StopSync",
+            Self::Pushed { .. } => "Pushed",
+            Self::Refreshed(_) => "Refreshed",
+            Self::ConnectivityRegained => "ConnectivityRegained",
+            Self::CredentialsChanged => "CredentialsChanged",
+            Self::Read(_) => "Read",
+            Self::Close => "Close",
+        })
+    }
+}
+
+/// What the loop is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) adapter: Arc<dyn Adapter>,
+    pub(crate) config: Config,
+    pub(crate) clock: Box<dyn Clock>,
+}
+
+pub(crate) struct Driver {
+    store: Box<dyn Store>,
+    adapter: Arc<dyn Adapter>,
+    config: Config,
+    clock: Box<dyn Clock>,
+    machine: Machine,
+    /// Our name as a lease holder.
+    me: String,
+    commands: Receiver<Command>,
+    sender: SyncSender<Command>,
+    events: Arc<EventBus>,
+    live: Arc<Mutex<Live>>,
+    /// Callers of `sync` that wait for the running session.
+    syncing: Vec<Reply<Report>>,
+    /// Answers of the backend that the store could not take yet.
+    retained: Vec<Command>,
+    /// Set after a failed commit until the store could be reopened.
+    broken: Option<StoreError>,
+}
+
+/// Enqueues of one group that are answered after the commit.
+#[derive(Default)]
+struct Answers {
+    enqueued: Vec<(Reply<Vec<Receipt>>, Result<Vec<Receipt>, EnqueueError>)>,
+    imported: Option<(Reply<Imported>, Imported)>,
+}
+
+impl Driver {
+    /// Opens the machine on a new thread and runs the loop there.
+    pub(crate) fn start(parts: Parts) -> Result<(Handle, oneshot::Receiver<Result<(), Error>>), Error> {
+        let (sender, commands) = sync_channel(COMMANDS);
+        let (opened, on_open) = oneshot::channel();
+        let events = Arc::new(EventBus::default());
+        let live = Arc::new(Mutex::new(Live::default()));
+        let handle_parts = (sender.clone(), Arc::clone(&events), Arc::clone(&live));
+        let work = move || {
+            let Parts { mut store, adapter, config, mut clock } = parts;
+            match open_machine(&mut *store, &*adapter, &config, &mut *clock) {
+                Err(error) => drop(opened.send(Err(error.into()))),
+                Ok(machine) => {
+                    let random = clock.entropy().derive("holder", b"");
+                    let random =
+                        u64::from_be_bytes(random[..8].try_into().expect("sixteen bytes hold eight"));
+                    let driver = Self {
+                        store,
+                        adapter,
+                        config,
+                        clock,
+                        machine,
+                        me: leader::describe_self(random),
+                        commands,
+                        sender,
+                        events,
+                        live,
+                        syncing: Vec::new(),
+                        retained: Vec::new(),
+                        broken: None,
+                    };
+                    drop(opened.send(Ok(())));
+                    driver.run();
+                }
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("landfall engine".into())
+            .spawn(work)
+            .map_err(|error| StoreError::Io(error.to_string()))?;
+        let (sender, events, live) = handle_parts;
+        Ok((Handle::new(sender, events, live, thread), on_open))
+    }
+
+    fn run(mut self) {
+        let mut tidy = true;
+        loop {
+            match self.wait(tidy) {
+                Some(first) => {
+                    let mut group = std::mem::take(&mut self.retained);
+                    let mut closing = self.collect(first, &mut group);
+                    closing |= self.turn(group);
+                    if closing {
+                        break;
+                    }
+                    tidy = true;
+                }
+                None => tidy = self.housekeeping(),
+            }
+        }
+        self.events.close();
+    }
+
+    /// The next command; a wake-up counts as an empty one. `None` when it is quiet and there is housekeeping to do.
+    fn wait(&mut self, tidy: bool) -> Option<Vec<Command>> {
+        let now = self.clock.now().mono;
+        let until = |moment: Mono| Duration::from_millis(moment.0.saturating_sub(now.0));
+        let mut deadline = self.machine.next_wakeup().map(until);
+        if !self.retained.is_empty() {
+            deadline = Some(deadline.map_or(STORE_RETRY, |known| known.min(STORE_RETRY)));
+        }
+        let quiet = tidy && deadline.is_none_or(|deadline| deadline > QUIET);
+        let received = match (quiet, deadline) {
+            (true, _) => self.commands.recv_timeout(QUIET),
+            (false, Some(deadline)) => self.commands.recv_timeout(deadline),
+            (false, None) => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match received {
+            Ok(command) => Some(vec![command]),
+            Err(RecvTimeoutError::Timeout) if quiet => None,
+            Err(RecvTimeoutError::Timeout) => Some(Vec::new()),
+            Err(RecvTimeoutError::Disconnected) => Some(vec![Command::Close]),
+        }
+    }
+
+    /// Everything that is already waiting joins the group. `true` when one of them says to close.
+    fn collect(&mut self, first: Vec<Command>, group: &mut Vec<Command>) -> bool {
+        group.extend(first);
+        while group.len() < GROUP {
+            match self.commands.try_recv() {
+                Ok(command) => group.push(command),
+                Err(_) => break,
+            }
+        }
+        let before = group.len();
+        group.retain(|command| !matches!(command, Command::Close));
+        group.len() < before
+    }
+
+    /// One turn: a stream of changes is a commit of its own, reads see only what is durable, all else is one commit.
+    /// `true` when the loop must end.
+    fn turn(&mut self, group: Vec<Command>) -> bool {
+        let mut writes = Vec::with_capacity(group.len());
+        let mut reads = Vec::new();
+        let mut imports = Vec::new();
+        for command in group {
+            match command {
+                Command::Read(read) => reads.push(read),
+                Command::Import { .. } => imports.push(command),
+                other => writes.push(other),
+            }
+        }
+        self.commit(writes);
+        for import in imports {
+            self.commit(vec![import]);
+        }
+        if !reads.is_empty() {
+            match self.store.begin() {
+                Ok(tx) => reads.into_iter().for_each(|read| read(&*tx)),
+                Err(error) => tracing::warn!(%error, "a read could not begin"),
+            }
+        }
+        false
+    }
+
+    /// Carries out commands in one transaction and answers them when it is durable.
+    fn commit(&mut self, commands: Vec<Command>) {
+        if let Err(error) = self.mend() {
+            return refuse(&mut self.retained, commands, &error);
+        }
+        let mut answers = Answers::default();
+        let mut retained = Vec::new();
+        let now = self.clock.now();
+        let mut step = self.machine.step(now, self.clock.entropy());
+        let mut tx = match self.store.begin() {
+            Ok(tx) => tx,
+            Err(error) => return refuse(&mut self.retained, commands, &error),
+        };
+        let mut waiting = Vec::new();
+        let mut trouble = None;
+        for command in commands {
+            let result = match command {
+                Command::Enqueue { changes, reply } => enqueue(&mut step, &mut *tx, changes)
+                    .map(|receipts| answers.enqueued.push((reply, receipts))),
+                Command::Import { changes, reply } => match import(&mut step, &mut *tx, changes) {
+                    Ok(imported) => {
+                        answers.imported = Some((reply, imported));
+                        Ok(())
+                    }
+                    Err(error) => {
+                        // It has the transaction to itself, so leaving without a commit undoes exactly it.
+                        drop(tx);
+                        drop(reply.send(Err(error)));
+                        return;
+                    }
+                },
+                Command::Sync { end, reply } => {
+                    step.start_session(end);
+                    waiting.push(reply);
+                    Ok(())
+                }
+                Command::StopSync => {
+                    step.stop_session();
+                    Ok(())
+                }
+                Command::Pushed { call, answer } => {
+                    let done = step.pushed(&mut *tx, call, &answer);
+                    retained.push(Command::Pushed { call, answer });
+                    done
+                }
+                Command::Refreshed(fresh) => {
+                    step.credentials_refreshed(fresh);
+                    Ok(())
+                }
+                Command::ConnectivityRegained => {
+                    step.connectivity_regained();
+                    Ok(())
+                }
+                Command::CredentialsChanged => {
+                    step.credentials_changed();
+                    Ok(())
+                }
+                Command::Read(_) | Command::Close => Ok(()),
+            };
+            if let Err(error) = result {
+                trouble = Some(error);
+                break;
+            }
+        }
+        let me = &self.me;
+        let prepared = match trouble {
+            Some(error) => Err(error),
+            None => {
+                let lead =
+                    |step: &mut Step, tx: &mut dyn StoreTx| step.lead(tx, me, &leader::is_gone).map(drop);
+                let led = if step.needs_lease() { lead(&mut step, &mut *tx) } else { Ok(()) };
+                led.and_then(|()| step.finish(&mut *tx))
+            }
+        };
+        if let Err(error) = prepared {
+            drop(tx);
+            tracing::warn!(%error, "a step was rolled back");
+            self.retained = retained;
+            answers.refuse(&error);
+            fail_sync(waiting, &error);
+            return;
+        }
+        let newest = step.newest_time();
+        match tx.commit() {
+            Ok(()) => {
+                self.syncing.extend(waiting);
+                let effects = self.machine.apply(step);
+                answers.deliver();
+                self.carry_out(effects);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a commit failed; reopening the store");
+                self.broken = Some(error.clone());
+                let landed = self.mend().and_then(|()| self.has_landed(&answers, newest));
+                match landed {
+                    Ok(true) => answers.deliver(),
+                    Ok(false) => answers.refuse(&error),
+                    Err(_) => answers.outcome_unknown(&error),
+                }
+                fail_sync(waiting, &error);
+            }
+        }
+    }
+
+    /// Reopens the store after a failed commit. What was under way becomes of unknown fate and is sent again under the
+    /// same keys; running sessions end with the error.
+    fn mend(&mut self) -> Result<(), StoreError> {
+        let Some(error) = self.broken.clone() else { return Ok(()) };
+        self.store.reopen()?;
+        self.machine = open_machine(&mut *self.store, &*self.adapter, &self.config, &mut *self.clock)?;
+        self.broken = None;
+        fail_sync(std::mem::take(&mut self.syncing), &error);
+        self.show();
+        Ok(())
+    }
+
+    /// Whether the transaction whose commit failed is durable after all.
+    fn has_landed(&mut self, answers: &Answers, newest: Option<Hlc>) -> Result<bool, StoreError> {
+        let tx = self.store.begin()?;
+        let mut receipts =
+            answers.enqueued.iter().filter_map(|(_, receipts)| receipts.as_ref().ok()).flatten();
+        let fresh =
+            receipts.find(|receipt| receipt.outcome == Enqueued::New).and_then(|receipt| receipt.task);
+        match fresh {
+            Some(task) => Ok(tx.task(task)?.is_some() || tx.journal(task)?.is_some()),
+            None => Ok(newest.is_some() && tx.replica()?.map(|replica| replica.clock) >= newest),
+        }
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Push { context, batch } => {
+                    let (sender, call) = (self.sender.clone(), batch.call);
+                    calls::push(&self.adapter, context, batch, move |answer| {
+                        drop(sender.send(Command::Pushed { call, answer }));
+                    });
+                }
+                // The thread of an abandoned call ends by the call's own time limit; its answer is not known any more.
+                Effect::Cancel(call) => tracing::debug!(?call, "abandoned"),
+                Effect::RefreshCredentials => {
+                    let (sender, adapter) = (self.sender.clone(), Arc::clone(&self.adapter));
+                    thread::spawn(move || {
+                        let fresh = pollster::block_on(adapter.refresh_credentials());
+                        drop(sender.send(Command::Refreshed(fresh)));
+                    });
+                }
+                Effect::Emit(event) => {
+                    tracing::debug!(?event);
+                    self.events.publish(&event);
+                }
+                Effect::SessionEnded(report) => {
+                    for reply in self.syncing.drain(..) {
+                        drop(reply.send(Ok(report.clone())));
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.show();
+    }
+
+    /// Puts what only the machine knows where readers can see it.
+    fn show(&self) {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.syncing = self.machine.is_syncing();
+        live.gate = self.machine.gate().map(|(kind, message)| (kind, message.to_owned()));
+    }
+
+    /// For quiet moments; `true` when there is more to do.
+    fn housekeeping(&mut self) -> bool {
+        if self.broken.is_some() {
+            return false;
+        }
+        let tidied = (|| {
+            let mut step = self.machine.step(self.clock.now(), self.clock.entropy());
+            let mut tx = self.store.begin()?;
+            let more = step.tidy(&mut *tx)?;
+            tx.commit().map(|()| more)
+        })();
+        let more = tidied.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the journal could not be tidied");
+            self.broken = Some(error);
+            false
+        });
+        if let Err(error) = self.store.idle() {
+            tracing::warn!(%error, "housekeeping of the store failed");
+        }
+        more
+    }
+
+    /// Ends the session, gives the lease back and makes it durable.
+    fn close(&mut self) {
+        if self.machine.leads() || self.machine.is_syncing() {
+            self.commit(vec![Command::StopSync]);
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Answers {
+    fn deliver(self) {
+        for (reply, receipts) in self.enqueued {
+            drop(reply.send(receipts.map_err(Error::from)));
+        }
+        if let Some((reply, imported)) = self.imported {
+            drop(reply.send(Ok(imported)));
+        }
+    }
+
+    fn refuse(self, error: &StoreError) {
+        self.fail(|_| error.clone().into());
+    }
+
+    fn outcome_unknown(self, reason: &StoreError) {
+        self.fail(|task| Error::OutcomeUnknown { task, reason: reason.clone() });
+    }
+
+    fn fail(self, why: impl Fn(Option<landfall_core::id::TaskId>) -> Error) {
+        for (reply, receipts) in self.enqueued {
+            let answer = match receipts {
+                // It was refused for its own reason, whatever became of the others.
+                Err(refused) => refused.into(),
+                Ok(receipts) => why(receipts.first().and_then(|receipt| receipt.task)),
+            };
+            drop(reply.send(Err(answer)));
+        }
+        if let Some((reply, _)) = self.imported {
+            drop(reply.send(Err(why(None))));
+        }
+    }
+}
+
+/// Nothing could be done: callers hear why, answers of the backend are kept for another try.
+fn refuse(retained: &mut Vec<Command>, commands: Vec<Command>, error: &StoreError) {
+    for command in commands {
+        match command {
+            Command::Enqueue { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+            Command::Import { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+            Command::Sync { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+            kept @ (Command::Pushed { .. } | Command::Refreshed(_)) => retained.push(kept),
+            Command::StopSync
+            | Command::ConnectivityRegained
+            | Command::CredentialsChanged
+            | Command::Read(_)
+            | Command::Close => {}
+        }
+    }
+}
+
+fn fail_sync(waiting: Vec<Reply<Report>>, error: &StoreError) {
+    for reply in waiting {
+        drop(reply.send(Err(error.clone().into())));
+    }
+}
+
+fn open_machine(
+    store: &mut dyn Store,
+    adapter: &dyn Adapter,
+    config: &Config,
+    clock: &mut dyn Clock,
+) -> Result<Machine, StoreError> {
+    let entropy = clock.entropy();
+    let mut tx = store.begin()?;
+    let machine = Machine::open(config.clone(), adapter.capabilities(), &entropy, &mut *tx)?;
+    tx.commit()?;
+    Ok(machine)
+}
+
+/// Stores all of `changes` or none. `Err` only for the store's reasons, which end the whole group.
+fn enqueue(
+    step: &mut Step,
+    tx: &mut dyn StoreTx,
+    changes: Vec<Change>,
+) -> Result<Result<Vec<Receipt>, EnqueueError>, StoreError> {
+    // A single change that is refused has written nothing.
+    let point = if changes.len() > 1 { Some(tx.savepoint()?) } else { None };
+    let mut receipts = Vec::with_capacity(changes.len());
+    for change in changes {
+        match step.enqueue(tx, change) {
+            Ok(receipt) => receipts.push(receipt),
+            Err(EnqueueError::Store(error)) => return Err(error),
+            Err(refused) => {
+                if let Some(point) = point {
+                    tx.rollback_to(point)?;
+                    tx.release(point)?;
+                }
+                return Ok(Err(refused));
+            }
+        }
+    }
+    if let Some(point) = point {
+        tx.release(point)?;
+    }
+    Ok(Ok(receipts))
+}
+
+/// Stores a stream of changes, without ever holding more than one.
+fn import(step: &mut Step, tx: &mut dyn StoreTx, changes: ChangeSource) -> Result<Imported, Error> {
+    let mut imported = Imported::default();
+    for change in changes {
+        let receipt = step.enqueue(tx, change.map_err(Error::Input)?)?;
+        imported.changes += 1;
+        match receipt.outcome {
+            Enqueued::New => imported.tasks += 1,
+            Enqueued::Coalesced => imported.coalesced += 1,
+            Enqueued::Annihilated => imported.annihilated += 1,
+            Enqueued::NoChange | Enqueued::Repeated => imported.unchanged += 1,
+        }
+    }
+    Ok(imported)
+}

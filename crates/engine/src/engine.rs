@@ -1,0 +1,354 @@
+//! The handle an app holds: cheap to clone, safe to share, every async method with a blocking twin.
+
+use crate::builder::EngineBuilder;
+use crate::driver::Command;
+use crate::error::Error;
+use crate::events::{EventBus, EventStream};
+use futures_channel::oneshot;
+use landfall_core::adapter::{
+    Adapter, BoxFuture, CallContext, Capabilities, EffectClass, PushBatch, PushReply,
+};
+use landfall_core::change::Change;
+use landfall_core::entity::StoredEntity;
+use landfall_core::event::Report;
+use landfall_core::failure::{Delivery, Failure, FailureKind};
+use landfall_core::id::{EntityKey, TaskId};
+use landfall_core::machine::{Receipt, SessionEnd};
+use landfall_core::store::{Counts, Page, Replica, Store, StoreError, StoreRead, StoreReader};
+use landfall_core::task::{JournalEntry, Task};
+use landfall_core::time::Timestamp;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// An opened sync engine.
+///
+/// Clones are the same engine. When the last one is dropped, a running session is ended and the lease handed back.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    handle: Arc<Handle>,
+    reader: Arc<Mutex<Option<Box<dyn StoreReader>>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Handle {
+    commands: SyncSender<Command>,
+    events: Arc<EventBus>,
+    live: Arc<Mutex<Live>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What only the engine's thread knows.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) syncing: bool,
+    pub(crate) gate: Option<(FailureKind, String)>,
+}
+
+/// Where everything stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// How many tasks are in each state.
+    pub counts: Counts,
+    /// When the oldest unsynced change was made.
+    pub oldest: Option<Timestamp>,
+    /// Whether a run of `sync` is under way in this engine.
+    pub syncing: bool,
+    /// Why nothing is sent at the moment, if something holds it back.
+    pub gate: Option<(FailureKind, String)>,
+}
+
+/// What became of a stream of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Imported {
+    /// Changes taken.
+    pub changes: u64,
+    /// New tasks they made.
+    pub tasks: u64,
+    /// Changes folded into tasks that were never attempted.
+    pub coalesced: u64,
+    /// Creates undone by their deletes.
+    pub annihilated: u64,
+    /// Changes that changed nothing.
+    pub unchanged: u64,
+}
+
+impl Handle {
+    pub(crate) fn new(
+        commands: SyncSender<Command>,
+        events: Arc<EventBus>,
+        live: Arc<Mutex<Live>>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        Self { commands, events, live, thread: Mutex::new(Some(thread)) }
+    }
+
+    fn close(&self) {
+        drop(self.commands.send(Command::Close));
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Engine {
+    /// Begins to put an engine together.
+    pub fn builder(store: impl Store + 'static, adapter: impl Adapter) -> EngineBuilder {
+        EngineBuilder::new(store, adapter)
+    }
+
+    /// An engine without a backend: it enqueues, reads and shows, and `sync` says that there is nothing to sync with.
+    pub fn local(store: impl Store + 'static) -> EngineBuilder {
+        EngineBuilder::new(store, NoBackend)
+    }
+
+    pub(crate) fn new(handle: Handle, reader: Option<Box<dyn StoreReader>>) -> Self {
+        Self { handle: Arc::new(handle), reader: Arc::new(Mutex::new(reader)) }
+    }
+
+    /// Stores one change. When this returns, the change survives a power cut (G1).
+    ///
+    /// # Errors
+    /// [`Error::Enqueue`] if the change cannot be taken; [`Error::Store`] and [`Error::OutcomeUnknown`] if the disk
+    /// fails. Trouble with the backend never shows here.
+    pub async fn enqueue(&self, change: Change) -> Result<Receipt, Error> {
+        let receipts = self.enqueue_many(vec![change]).await?;
+        receipts.into_iter().next().ok_or(Error::Closed)
+    }
+
+    /// The blocking twin of [`enqueue`](Self::enqueue).
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue).
+    pub fn enqueue_blocking(&self, change: Change) -> Result<Receipt, Error> {
+        pollster::block_on(self.enqueue(change))
+    }
+
+    /// Stores all of `changes` in one transaction, or none of them.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue), for the first change that cannot be taken.
+    pub async fn enqueue_many(&self, changes: Vec<Change>) -> Result<Vec<Receipt>, Error> {
+        self.ask(|reply| Command::Enqueue { changes, reply }).await
+    }
+
+    /// The blocking twin of [`enqueue_many`](Self::enqueue_many).
+    ///
+    /// # Errors
+    /// As [`enqueue_many`](Self::enqueue_many).
+    pub fn enqueue_many_blocking(&self, changes: Vec<Change>) -> Result<Vec<Receipt>, Error> {
+        pollster::block_on(self.enqueue_many(changes))
+    }
+
+    /// Stores a stream of changes of any length in one transaction, or none of them. The stream is read on the
+    /// engine's thread and never held in memory.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue); [`Error::Input`] with the stream's own error.
+    pub async fn import<I, E>(&self, changes: I) -> Result<Imported, Error>
+    where
+        I: IntoIterator<Item = Result<Change, E>>,
+        I::IntoIter: Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let changes = Box::new(changes.into_iter().map(|change| change.map_err(Into::into)));
+        self.ask(|reply| Command::Import { changes, reply }).await
+    }
+
+    /// The blocking twin of [`import`](Self::import).
+    ///
+    /// # Errors
+    /// As [`import`](Self::import).
+    pub fn import_blocking<I, E>(&self, changes: I) -> Result<Imported, Error>
+    where
+        I: IntoIterator<Item = Result<Change, E>>,
+        I::IntoIter: Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        pollster::block_on(self.import(changes))
+    }
+
+    /// Tries everything that can be sent now, once. A second caller joins the running session and gets its report.
+    ///
+    /// # Errors
+    /// Only for local reasons. Trouble with the backend is in the report and in the [`Status`].
+    pub async fn sync(&self) -> Result<Report, Error> {
+        self.sync_until(SessionEnd::OnePass).await
+    }
+
+    /// The blocking twin of [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn sync_blocking(&self) -> Result<Report, Error> {
+        pollster::block_on(self.sync())
+    }
+
+    /// A run of `sync` with its own end: with [`SessionEnd::Drained`] backoffs are waited for.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub async fn sync_until(&self, end: SessionEnd) -> Result<Report, Error> {
+        self.ask(|reply| Command::Sync { end, reply }).await
+    }
+
+    /// The blocking twin of [`sync_until`](Self::sync_until).
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn sync_until_blocking(&self, end: SessionEnd) -> Result<Report, Error> {
+        pollster::block_on(self.sync_until(end))
+    }
+
+    /// Ends the running session at once. Its callers get the report of what was done; what is under way becomes of
+    /// unknown fate and is sent again, under the same keys, by the next session. Nothing is lost.
+    pub fn stop_sync(&self) {
+        drop(self.handle.commands.send(Command::StopSync));
+    }
+
+    /// Says that the network may be back: what waits for it is tried at once in the running session.
+    pub fn connectivity_regained(&self) {
+        drop(self.handle.commands.send(Command::ConnectivityRegained));
+    }
+
+    /// Says that there are new credentials.
+    pub fn credentials_changed(&self) {
+        drop(self.handle.commands.send(Command::CredentialsChanged));
+    }
+
+    /// Everything that happens from now on.
+    pub fn events(&self) -> EventStream {
+        self.handle.events.subscribe()
+    }
+
+    /// Where everything stands, together with everything that happens from then on: no event falls between the two.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn watch(&self) -> Result<(Status, EventStream), Error> {
+        let events = self.events();
+        Ok((self.status()?, events))
+    }
+
+    /// Where everything stands.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn status(&self) -> Result<Status, Error> {
+        let (counts, oldest) = self.read(|store| Ok((store.counts()?, store.oldest()?)))?;
+        let live = self.handle.live.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Status { counts, oldest, syncing: live.syncing, gate: live.gate.clone() })
+    }
+
+    /// Facts about this replica: its client id and what it knows of the backend.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn replica(&self) -> Result<Replica, Error> {
+        let replica = self.read(|store| store.replica())?;
+        replica.ok_or_else(|| StoreError::Corrupt("the row that names this replica is missing".into()).into())
+    }
+
+    /// A page of the queue: up to `limit` tasks behind position `after` (0: from the oldest).
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn tasks(&self, after: u64, limit: usize) -> Result<Page, Error> {
+        self.read(move |store| store.tasks_after(after, limit))
+    }
+
+    /// One task of the queue.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the row is damaged.
+    pub fn task(&self, id: TaskId) -> Result<Option<Task>, Error> {
+        self.read(move |store| store.task(id))
+    }
+
+    /// How a task ended, within the journal's horizon.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the row is damaged.
+    pub fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, Error> {
+        self.read(move |store| store.journal(id))
+    }
+
+    /// What is known of a record: its base and what the app sees.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the row is damaged.
+    pub fn get(&self, entity: &EntityKey) -> Result<Option<StoredEntity>, Error> {
+        let entity = entity.clone();
+        self.read(move |store| store.entity(&entity))
+    }
+
+    /// Runs `read` on one consistent, durable state: beside the writer where the store can, else on its thread.
+    ///
+    /// # Errors
+    /// What `read` returned, or why the state cannot be read.
+    pub fn read<T, F>(&self, read: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn StoreRead) -> Result<T, StoreError> + Send + 'static,
+    {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = reader.as_mut() {
+            let mut read = Some(read);
+            let mut result = Err(StoreError::Closed);
+            reader.read(&mut |store| {
+                if let Some(read) = read.take() {
+                    result = read(store);
+                }
+                Ok(())
+            })?;
+            return Ok(result?);
+        }
+        drop(reader);
+        let (sender, receiver) = oneshot::channel();
+        let command = Command::Read(Box::new(move |store| drop(sender.send(read(store)))));
+        self.handle.commands.send(command).map_err(|_| Error::Closed)?;
+        Ok(pollster::block_on(receiver).map_err(|_| Error::Closed)??)
+    }
+
+    /// Ends a running session, hands the lease back and stops the engine's thread. Later calls say that it is closed.
+    pub fn close(&self) {
+        self.handle.close();
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.handle.commands.send(command(reply)).map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+}
+
+/// The adapter of an engine that has no backend.
+#[derive(Debug)]
+struct NoBackend;
+
+impl Adapter for NoBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { batch_tasks: 1, batch_bytes: 1, effect: EffectClass::OneEffect, pull: false }
+    }
+
+    fn push<'a>(
+        &'a self,
+        _context: &'a CallContext,
+        _batch: &'a PushBatch,
+    ) -> BoxFuture<'a, Result<PushReply, Failure>> {
+        Box::pin(async {
+            let message = "this engine was opened without a backend";
+            Err(Failure::new(FailureKind::Unsupported, Delivery::NotSent, message))
+        })
+    }
+}

@@ -1,0 +1,34 @@
+//! What can go wrong for the caller of the engine: local reasons only.
+
+use landfall_core::id::TaskId;
+use landfall_core::machine::EnqueueError;
+use landfall_core::store::StoreError;
+
+/// Why a call to the engine failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A change was not taken; nothing of it was stored.
+    #[error(transparent)]
+    Enqueue(#[from] EnqueueError),
+    /// The store could not be read or written; nothing was half-stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The disk failed in the middle of a commit and could not be asked afterwards. Repeat the change with
+    /// `Change::repeat_of` and this id: whatever the truth was, there will be one task.
+    #[error(
+        "the disk failed during the commit; whether the change was stored is unknown (task {task:?}): {reason}"
+    )]
+    OutcomeUnknown {
+        /// The task that carries the change, if it was to become one.
+        task: Option<TaskId>,
+        /// What the disk said.
+        reason: StoreError,
+    },
+    /// An item of the input could not be used; nothing of the input was stored.
+    #[error("{0}")]
+    Input(Box<dyn std::error::Error + Send + Sync>),
+    /// The engine was closed, or its thread ended.
+    #[error("the engine is closed")]
+    Closed,
+}

@@ -1,0 +1,21 @@
+//! The engine: where threads, time and the network begin.
+//!
+//! One thread owns the store and the machine ([`driver`]); it groups what callers ask for into one durable commit.
+//! Calls to the backend run on threads of their own, so any adapter may block. No async runtime is named: async methods
+//! work under every executor and have blocking twins. Policy is in `landfall-core`; nothing here decides.
+//! Tests: `tests/`.
+
+mod builder;
+mod calls;
+mod clock;
+mod driver;
+mod engine;
+mod error;
+mod events;
+mod leader;
+
+pub use builder::EngineBuilder;
+pub use clock::{Clock, SystemClock};
+pub use engine::{Engine, Imported, Status};
+pub use error::Error;
+pub use events::{EventStream, Notice};

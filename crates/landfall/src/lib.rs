@@ -1,0 +1,1 @@
+//! Offline-first, conflict-safe, backend-agnostic sync: the one crate an app names.

@@ -1,0 +1,296 @@
+//! The HTTP face: who is let in, what is too much, what form an error has, and who sees whose records.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use landfall_server::{Auth, Limits, RateLimit, Server, ServerError, ServerHandle, ServerOptions};
+use serde_json::{Value, json};
+use support::{Answer, Folder, call, first_push, post, post_as, task};
+
+const ANNA: &str = "token-of-anna-0123456789";
+const BERT: &str = "token-of-bert-0123456789";
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// A server with these options while `test` runs.
+fn with_server(options: ServerOptions, test: impl FnOnce(SocketAddr)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let folder = Folder::new();
+    let server: ServerHandle = runtime.block_on(async {
+        Server::bind(([127, 0, 0, 1], 0).into(), folder.database(), options).await.unwrap().spawn()
+    });
+    let addr = server.local_addr();
+    assert_eq!(server.endpoint(), format!("http://{addr}/sync"));
+    test(addr);
+    runtime.block_on(server.stop());
+}
+
+fn two_tenants() -> ServerOptions {
+    let auth = Auth::from_text(&format!("{ANNA} anna\n{BERT} bert\n")).unwrap();
+    ServerOptions { auth, ..ServerOptions::default() }
+}
+
+fn get(addr: SocketAddr, path: &str) -> Answer {
+    call(addr, "GET", path, &[], b"")
+}
+
+fn get_as(addr: SocketAddr, token: &str, path: &str) -> Answer {
+    call(addr, "GET", path, &[("Authorization", &format!("Bearer {token}"))], b"")
+}
+
+#[test]
+fn nobody_comes_in_without_a_token() {
+    with_server(two_tenants(), |addr| {
+        let body = first_push(&[task("k", "create", json!({}))]);
+        for answer in [
+            post(addr, &body),
+            post_as(addr, Some("token-of-nobody-012345"), &body),
+            get(addr, "/sync/changes"),
+            get_as(addr, "x", "/sync/entities/note/n"),
+            // Not even the body's form is judged for a stranger.
+            call(addr, "POST", "/sync", &[], b"not json"),
+        ] {
+            assert_eq!(answer.status, 401);
+            assert_eq!(answer.problem().code, "unauthorized");
+            assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        }
+        assert_eq!(get(addr, "/health").json(), json!({"status": "ok"}), "health needs no token and tells nothing");
+        assert_eq!(post_as(addr, Some(ANNA), &body).json()["results"][0]["status"], "applied");
+    });
+}
+
+#[test]
+fn a_tenant_never_sees_nor_disturbs_another() {
+    with_server(two_tenants(), |addr| {
+        let of = |who: &str| first_push(&[task("same-key", "create", json!({"fields": {"owner": who}}))]);
+        let first = post_as(addr, Some(ANNA), &of("anna")).json();
+        assert_eq!(post_as(addr, Some(BERT), &of("bert")).json()["results"][0], first["results"][0], "as if alone");
+        for (token, who) in [(ANNA, "anna"), (BERT, "bert")] {
+            assert_eq!(get_as(addr, token, "/sync/entities/note/n").json()["fields"]["owner"], who);
+            let page = get_as(addr, token, "/sync/changes").json();
+            assert_eq!(page["changes"].as_array().unwrap().len(), 1);
+            assert_eq!(page["changes"][0]["fields"]["owner"], who);
+        }
+        post_as(addr, Some(ANNA), &first_push(&[task("k2", "create", json!({"entity_id": "secret"}))]));
+        assert_eq!(get_as(addr, BERT, "/sync/entities/note/secret").status, 404);
+        let cursor = get_as(addr, ANNA, "/sync/changes").json()["cursor"].as_str().unwrap().to_owned();
+        let foreign = get_as(addr, BERT, &format!("/sync/changes?cursor={cursor}"));
+        assert_eq!(foreign.problem().code, "cursor_expired", "a cursor is of one tenant's feed");
+    });
+}
+
+#[test]
+fn every_error_is_a_problem_document() {
+    with_server(ServerOptions::default(), |addr| {
+        let ok = first_push(&[]).to_string();
+        let ok = ok.as_bytes();
+        let cases: &[(&str, &str, &[(&str, &str)], &[u8], u16, &str)] = &[
+            ("GET", "/nowhere", &[], b"", 404, "not_found"),
+            ("GET", "/sync/entities/note", &[], b"", 404, "not_found"),
+            ("GET", "/sync/entities/note/none", &[], b"", 404, "not_found"),
+            ("GET", "/sync/entities/note/%ff", &[], b"", 400, "malformed"),
+            ("GET", "/sync", &[], b"", 405, "method_not_allowed"),
+            ("DELETE", "/sync/changes", &[], b"", 405, "method_not_allowed"),
+            ("GET", "/sync/changes?limit=-1", &[], b"", 400, "malformed"),
+            ("GET", "/sync/changes?cursor=zzz", &[], b"", 410, "cursor_expired"),
+            ("POST", "/sync", &[], ok, 415, "unsupported_media"),
+            ("POST", "/sync", &[("Content-Type", "text/json")], ok, 415, "unsupported_media"),
+            ("POST", "/sync", &[JSON, ("Content-Encoding", "zstd")], ok, 415, "unsupported_media"),
+            ("POST", "/sync", &[JSON, ("Content-Encoding", "gzip")], ok, 400, "malformed"),
+            ("POST", "/sync", &[JSON], b"", 400, "malformed"),
+            ("POST", "/sync", &[JSON], b"{", 400, "malformed"),
+            ("POST", "/sync", &[JSON], b"\xff\xfe", 400, "malformed"),
+            ("POST", "/sync", &[JSON], br#"{"protocol":7}"#, 400, "unsupported_protocol"),
+        ];
+        for (method, path, headers, body, status, code) in cases {
+            let answer = call(addr, method, path, headers, body);
+            let problem = answer.problem();
+            assert_eq!((problem.status, problem.code.as_str()), (*status, *code), "{method} {path}");
+            assert_eq!(problem.kind, format!("urn:landfall:problem:{code}"));
+            if *status == 405 {
+                assert!(answer.header("allow").is_some());
+            }
+        }
+        let fine = call(addr, "POST", "/sync", &[("Content-Type", "Application/JSON; charset=utf-8")], ok);
+        assert_eq!(fine.status, 200);
+    });
+}
+
+#[test]
+fn what_is_too_much_is_refused_and_the_server_goes_on() {
+    let limits = Limits { body_bytes: 2000, decoded_bytes: 4000, tasks: 3, json_depth: 8, ..Limits::default() };
+    with_server(ServerOptions { limits, ..ServerOptions::default() }, |addr| {
+        let long = first_push(&[task("k", "create", json!({"fields": {"a": "x".repeat(3000)}}))]).to_string();
+        assert_eq!(call(addr, "POST", "/sync", &[JSON], long.as_bytes()).problem().code, "too_large");
+        let chunked = call_chunked(addr, &long);
+        assert!(chunked.contains(" 413 ") && chunked.contains("too_large"), "{chunked}");
+        let many: Vec<Value> = (0..4).map(|n| task(&format!("k{n}"), "create", json!({}))).collect();
+        assert_eq!(post(addr, &first_push(&many)).problem().status, 413);
+        let gzip = [JSON, ("Content-Encoding", "gzip")];
+        assert_eq!(call(addr, "POST", "/sync", &gzip, &squeezed(&[b' '; 1 << 20])).problem().code, "too_large", "bomb");
+        assert_eq!(call(addr, "POST", "/sync", &gzip, &squeezed(long.as_bytes())).status, 200, "in both limits");
+        let cut = squeezed(long.as_bytes());
+        assert_eq!(call(addr, "POST", "/sync", &gzip, &cut[..cut.len() - 9]).problem().code, "malformed");
+        let mut deep = json!(1);
+        for _ in 0..20 {
+            deep = json!([deep]);
+        }
+        let answer = post(addr, &first_push(&[task("d", "create", json!({"fields": {"a": deep}})), task("e", "create", json!({"entity_id": "e"}))]));
+        assert_eq!(answer.json()["results"][0]["error"]["code"], "malformed");
+        assert_eq!(answer.json()["results"][1]["status"], "applied");
+        let bottomless = format!("{}{}", "[".repeat(900), "]".repeat(900));
+        let body = first_push(&[]).to_string().replace("[]", &format!("[{{\"key\":\"x\",\"fields\":{bottomless}}}]"));
+        assert_eq!(call(addr, "POST", "/sync", &[JSON], body.as_bytes()).json()["results"][0]["status"], "rejected");
+    });
+}
+
+fn squeezed(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    gzip.write_all(bytes).unwrap();
+    gzip.finish().unwrap()
+}
+
+fn call_chunked(addr: SocketAddr, body: &str) -> String {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    let head = "POST /sync HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    for chunk in body.as_bytes().chunks(500) {
+        let _ = stream.write_all(format!("{:x}\r\n", chunk.len()).as_bytes());
+        let _ = stream.write_all(chunk);
+        let _ = stream.write_all(b"\r\n");
+    }
+    let _ = stream.write_all(b"0\r\n\r\n");
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text);
+    text
+}
+
+#[test]
+fn the_feed_over_http_is_paged_and_capped() {
+    let limits = Limits { page_default: 2, page_max: 3, ..Limits::default() };
+    with_server(ServerOptions { limits, ..ServerOptions::default() }, |addr| {
+        let many: Vec<Value> = (0..7).map(|n| task(&format!("k{n}"), "create", json!({"entity_id": format!("n{n}")}))).collect();
+        post(addr, &first_push(&many));
+        let sizes = |query: &str| {
+            let mut sizes = Vec::new();
+            let mut cursor = String::new();
+            loop {
+                let page = get(addr, &format!("/sync/changes?cursor={cursor}{query}")).json();
+                sizes.push(page["changes"].as_array().unwrap().len());
+                cursor = page["cursor"].as_str().unwrap().to_owned();
+                if page["has_more"] == json!(false) {
+                    return sizes;
+                }
+            }
+        };
+        assert_eq!(sizes(""), [2, 2, 2, 1]);
+        assert_eq!(sizes("&limit=1000000"), [3, 3, 1]);
+        assert_eq!(sizes("&limit=0"), [1; 7]);
+    });
+}
+
+#[test]
+fn a_tenant_over_its_rate_waits_and_the_others_do_not() {
+    let limits = Limits { rate: Some(RateLimit { per_second: 0.01, burst: 2.0 }), ..Limits::default() };
+    with_server(ServerOptions { limits, ..two_tenants() }, |addr| {
+        for _ in 0..2 {
+            assert_eq!(get_as(addr, ANNA, "/sync/changes").status, 200);
+        }
+        let answer = get_as(addr, ANNA, "/sync/changes");
+        assert_eq!(answer.problem().code, "rate_limited");
+        let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((90..=100).contains(&wait), "{wait}");
+        assert_eq!(get_as(addr, BERT, "/sync/changes").status, 200);
+    });
+}
+
+#[test]
+fn ids_arrive_through_the_path_as_they_are() {
+    with_server(ServerOptions::default(), |addr| {
+        for (at, (id, encoded)) in [
+            ("a/b", "a%2Fb"),
+            ("a b+c", "a%20b+c"),
+            ("100%", "100%25"),
+            ("?x=1#y", "%3Fx=1%23y"),
+            ("é\u{301}🙂", "%C3%A9%CC%81%F0%9F%99%82"),
+            ("..", "%2E%2E"),
+            ("a\r\nb", "a%0D%0Ab"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            post(addr, &first_push(&[task(&format!("k{at}"), "create", json!({"entity_id": id}))]));
+            assert_eq!(get(addr, &format!("/sync/entities/note/{encoded}")).json()["entity_id"], id);
+        }
+    });
+}
+
+#[test]
+fn sixteen_posts_of_one_key_at_once_have_one_effect() {
+    with_server(ServerOptions::default(), |addr| {
+        let body = first_push(&[task("k", "upsert", json!({"fields": {"n": 1}}))]);
+        let threads: Vec<_> = (0..16)
+            .map(|_| {
+                let body = body.clone();
+                std::thread::spawn(move || post(addr, &body).json()["results"][0].clone())
+            })
+            .collect();
+        let results: Vec<Value> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(results.iter().filter(|result| result["status"] == "applied").count(), 1);
+        assert!(results.iter().all(|result| result["version"] == "1"), "{results:?}");
+    });
+}
+
+#[test]
+fn a_slow_head_and_a_slow_body_are_cut_off() {
+    let limits =
+        Limits { head_timeout: Duration::from_millis(300), body_timeout: Duration::from_millis(300), ..Limits::default() };
+    with_server(ServerOptions { limits, ..ServerOptions::default() }, |addr| {
+        let begun = Instant::now();
+        for start in [
+            "POST /sync HTTP/1.1\r\nHost: x\r\n",
+            "POST /sync HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+        ] {
+            let mut stream = TcpStream::connect(addr).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.write_all(start.as_bytes()).unwrap();
+            let mut text = String::new();
+            let _ = stream.read_to_string(&mut text);
+            assert!(text.is_empty() || text.contains(" 408 "), "{text}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    });
+}
+
+#[tokio::test]
+async fn a_server_without_tokens_stays_on_this_machine() {
+    let folder = Folder::new();
+    let everywhere: SocketAddr = ([0, 0, 0, 0], 0).into();
+    let refused = Server::bind(everywhere, folder.database(), ServerOptions::default()).await;
+    assert!(matches!(refused, Err(ServerError::OpenToNetwork(_))));
+    assert!(!folder.database().exists(), "refused before anything is made");
+    assert!(Server::bind(everywhere, folder.database(), two_tenants()).await.is_ok());
+    let told = ServerOptions { dangerously_open_to_network: true, ..ServerOptions::default() };
+    assert!(Server::bind(everywhere, folder.database(), told).await.is_ok());
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_was_begun_and_frees_the_port() {
+    let folder = Folder::new();
+    let options = ServerOptions { mount: "api/v1/sync/".into(), ..ServerOptions::default() };
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), folder.database(), options.clone()).await.unwrap().spawn();
+    let addr = server.local_addr();
+    assert!(server.endpoint().ends_with("/api/v1/sync"));
+    let call_it = move || {
+        let body = first_push(&[task("k", "upsert", json!({}))]).to_string();
+        call(addr, "POST", "/api/v1/sync", &[JSON], body.as_bytes()).json()["results"][0]["status"].clone()
+    };
+    assert_eq!(tokio::task::spawn_blocking(call_it).await.unwrap(), "applied");
+    server.stop().await;
+    assert!(TcpStream::connect(addr).is_err());
+    let server = Server::bind(addr, folder.database(), options).await.unwrap().spawn();
+    assert_eq!(tokio::task::spawn_blocking(call_it).await.unwrap(), "duplicate");
+    server.stop().await;
+}

@@ -1,0 +1,166 @@
+//! Rows to fill a store with: small ones to build on, and ones in which every part is set.
+//!
+//! They need not make sense to the machine; a store must keep them all the same.
+
+use landfall_core::change::{Intent, Operation};
+use landfall_core::entity::{Base, Body, RemoteEntity, StoredEntity};
+use landfall_core::failure::FailureKind;
+use landfall_core::id::{ClientId, EntityKey, Fence, Fingerprint, IdempotencyKey, TaskId};
+use landfall_core::store::{ConflictRecord, Lease, Replica};
+use landfall_core::task::{FailureNote, Frozen, JournalEntry, Task, TaskState, Verdict};
+use landfall_core::time::{Hlc, Timestamp};
+use landfall_core::value::{Fields, Value};
+use std::collections::BTreeSet;
+
+/// The replica whose rows these are.
+///
+/// # Panics
+/// Never.
+pub fn client() -> ClientId {
+    ClientId::parse("7f0b8a9e-3c2d-4e5f-8a1b-0c9d8e7f6a5b").expect("a well-formed id")
+}
+
+/// A note.
+pub fn note(id: &str) -> EntityKey {
+    EntityKey::new("note", id)
+}
+
+/// A task that waits at `seq` and may be claimed at once; its generation is its position.
+pub fn task(seq: u64, entity: &EntityKey) -> Task {
+    let mut intent = Intent::new(Operation::Update);
+    intent.set("title", "a title");
+    Task {
+        id: TaskId::derive(client(), entity, seq),
+        seq,
+        entity: entity.clone(),
+        generation: seq,
+        intent,
+        schema: 1,
+        lane: None,
+        priority: 0,
+        not_before: None,
+        changed_at: Hlc { wall_ms: 1_763_870_000_000, counter: 0 },
+        enqueued_at: Timestamp(1_763_870_000_000),
+        state: TaskState::Pending { retry_at: None },
+        frozen: None,
+        claim_at: Some(Timestamp::ALWAYS),
+        attempts: 0,
+        conflict_rounds: 0,
+        last_failure: None,
+    }
+}
+
+/// A task of which every part is set.
+pub fn full_task(seq: u64) -> Task {
+    let payload = r#"{"fields":{"n":1.0},"key":"…"}"#;
+    Task {
+        id: TaskId::derive(client(), &note("full"), seq),
+        generation: u64::MAX,
+        intent: Intent { operation: Operation::Upsert, fields: odd_fields(), unset: odd_names() },
+        schema: u32::MAX,
+        lane: Some("lane '\"\u{0}é".into()),
+        priority: i32::MIN,
+        not_before: Some(Timestamp(i64::MIN)),
+        changed_at: Hlc { wall_ms: i64::MAX, counter: 99_999 },
+        enqueued_at: Timestamp(-1),
+        state: TaskState::Unknown { retry_at: Timestamp(i64::MAX) },
+        frozen: Some(Frozen {
+            key: IdempotencyKey([0xa5; 16]),
+            payload: payload.into(),
+            fingerprint: Fingerprint::of(payload.as_bytes()),
+            base_version: Some("W/\"7\"".into()),
+        }),
+        claim_at: Some(Timestamp(i64::MAX)),
+        attempts: u32::MAX,
+        conflict_rounds: u32::MAX,
+        last_failure: Some(failure_note()),
+        ..task(seq, &note("full"))
+    }
+}
+
+/// What a failed attempt met.
+pub fn failure_note() -> FailureNote {
+    FailureNote {
+        kind: FailureKind::Transient,
+        code: Some("overloaded".into()),
+        message: "503: \"später\"\n\u{0}".into(),
+        at: Timestamp(12),
+    }
+}
+
+/// Values that are easily changed by storing them.
+pub fn odd_fields() -> Fields {
+    let nested = Fields::from([("inner", Value::List(vec![Value::Null, Value::Bool(false), Fields::new().into()]))]);
+    Fields::from([
+        ("", Value::from("")),
+        ("null", Value::Null),
+        ("max", Value::from(u64::MAX)),
+        ("min", Value::from(i64::MIN)),
+        ("one", Value::from(1.0)),
+        ("tiny", Value::from(5e-324)),
+        ("zero byte", Value::from("a\u{0}b")),
+        ("é, not e\u{301}", Value::from("🦀 \u{202e} '\";--")),
+        ("nested", Value::from(nested)),
+    ])
+}
+
+fn odd_names() -> BTreeSet<String> {
+    ["", "a.b", "$", "\u{0}", "e\u{301}"].into_iter().map(str::to_owned).collect()
+}
+
+/// How `task` ended.
+pub fn ended(task: &Task, at: i64) -> JournalEntry {
+    JournalEntry {
+        task_id: task.id,
+        entity: task.entity.clone(),
+        generation: task.generation,
+        verdict: Verdict::Applied,
+        version: Some("8".into()),
+        at: Timestamp(at),
+        payload: r#"{"fields":{"title":"a title"}}"#.into(),
+    }
+}
+
+/// A record of which everything is known.
+pub fn entity(key: &EntityKey) -> StoredEntity {
+    StoredEntity {
+        key: key.clone(),
+        generation: 3,
+        base: Some(Base { body: Body::Live(odd_fields()), version: Some("7".into()), complete: true }),
+        local: Some(Body::Live(Fields::from([("title", "local")]))),
+        staged: Some(RemoteEntity { key: key.clone(), body: Body::Deleted, version: None }),
+    }
+}
+
+/// A conflict of `task`.
+pub fn conflict(task: &Task, at: i64) -> ConflictRecord {
+    ConflictRecord {
+        task_id: task.id,
+        entity: task.entity.clone(),
+        at: Timestamp(at),
+        base: Some(r#"{"title":"old"}"#.into()),
+        local: r#"{"title":"ours"}"#.into(),
+        remote: Some(RemoteEntity {
+            key: task.entity.clone(),
+            body: Body::Live(Fields::from([("title", "theirs")])),
+            version: Some("9".into()),
+        }),
+        rule: "server wins".into(),
+    }
+}
+
+/// Facts about a replica, with a number to tell them apart.
+pub fn replica(opens: u64) -> Replica {
+    Replica {
+        client_id: client(),
+        client_epoch: 1,
+        opens,
+        server_id: Some("the \"server\"".into()),
+        clock: Hlc { wall_ms: 1_763_870_000_000, counter: 7 },
+    }
+}
+
+/// A lease.
+pub fn lease(fence: u64) -> Lease {
+    Lease { holder: "process 12 on a phone".into(), fence: Fence(fence), expires_at: Timestamp(99) }
+}

@@ -1,0 +1,3 @@
+//! Conformance suites and the simulator for Landfall stores, adapters and the machine itself.
+
+pub mod proxy;
