@@ -174,12 +174,15 @@ impl HttpResponse {
 
     /// The first value of a header; names are compared without case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers_named(name).next()
+        self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// Every value of a header, in order.
     pub fn headers_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.headers.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .filter(move |(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// The content type without parameters, in lower case; empty when there is none.

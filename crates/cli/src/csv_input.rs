@@ -134,6 +134,22 @@ pub(crate) enum CsvError {
     },
 }
 
+impl CsvError {
+    /// The line it speaks of; 0 when it is about the whole file.
+    pub(crate) fn line(&self) -> u64 {
+        match self {
+            Self::Open { .. } | Self::NoHeader => 0,
+            Self::Read { line, .. }
+            | Self::UnnamedColumn { line, .. }
+            | Self::DuplicateColumn { line, .. }
+            | Self::NoIdColumn { line, .. }
+            | Self::Ragged { line, .. }
+            | Self::NotUtf8 { line, .. }
+            | Self::EmptyId { line, .. } => *line,
+        }
+    }
+}
+
 /// The records of a CSV file, in order.
 ///
 /// An error about one row does not end the iteration, so that a caller can list all of them; an error in reading
@@ -199,6 +215,7 @@ impl<R: Read> CsvRows<R> {
     }
 
     /// The names of the columns, in the file's order.
+    #[cfg(test)]
     pub(crate) fn columns(&self) -> &[String] {
         &self.columns
     }

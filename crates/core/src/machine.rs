@@ -34,8 +34,8 @@ pub use enqueue::{EnqueueError, Enqueued, Receipt};
 pub use lease::Leadership;
 pub use session::SessionEnd;
 
-/// The decision maker of one opened store.
-#[derive(Debug)]
+/// The decision maker of one opened store. A clone is for whoever must look at a step twice, such as a simulator.
+#[derive(Debug, Clone)]
 pub struct Machine {
     config: Arc<Config>,
     capabilities: Capabilities,
@@ -60,6 +60,8 @@ struct State {
     /// Another holder, as first seen: its claim and when we saw it.
     rival: Option<(crate::store::Lease, Mono)>,
     session: Option<session::Session>,
+    /// The wall clock at the last step; `None` until the first one of this opening.
+    last_wall: Option<Timestamp>,
     /// When something will have to be done without any new input.
     wakeup: Option<Mono>,
 }
@@ -170,6 +172,7 @@ impl Machine {
             lease: None,
             rival: None,
             session: None,
+            last_wall: None,
             wakeup: None,
         };
         // Jitter must differ between replicas, so the seed is mixed with the replica's own id.
@@ -231,6 +234,7 @@ impl Step {
     /// When the store cannot be read or written; drop the step and the transaction then.
     pub fn finish(&mut self, tx: &mut dyn StoreTx) -> Result<(), StoreError> {
         self.open_gate_if_due();
+        self.forgive_jumps(tx)?;
         self.plan(tx)?;
         self.end_session_if_done(tx)?;
         self.renew_lease(tx)?;
@@ -426,6 +430,47 @@ impl Step {
 
     /// Time has passed. [`finish`](Self::finish) does all there is to do.
     pub fn wake(&mut self) {}
+
+    /// After the wall clock went back, or at the first step of an opening, stored waits may lie absurdly far ahead: no
+    /// backoff can be longer than its caps, so what is beyond is due now (G12). A moment the app asked for stays.
+    fn forgive_jumps(&mut self, tx: &mut dyn StoreTx) -> Result<(), StoreError> {
+        /// Rows read at a time: bounds memory, not work.
+        const PAGE: usize = 500;
+        let went_back = self.state.last_wall.is_none_or(|last| self.now.wall < last);
+        self.state.last_wall = Some(self.now.wall);
+        if !went_back {
+            return Ok(());
+        }
+        let longest = self.config.retry.cap + self.config.retry.retry_after_cap;
+        let latest = self.now.wall.after(longest);
+        let mut from = latest;
+        while let Some(due) = tx.next_claim(from)? {
+            // Tasks that wait for one moment are found together; a page bounds what is held at a time.
+            let page = tx.claimable(due, PAGE)?;
+            let mut moved = false;
+            for mut task in page.tasks {
+                let stored = match task.state {
+                    TaskState::Pending { retry_at } => retry_at,
+                    TaskState::Unknown { retry_at } => Some(retry_at),
+                    TaskState::InFlight { .. } | TaskState::Conflict | TaskState::Dead { .. } => None,
+                };
+                if stored.is_some_and(|retry_at| retry_at > latest) {
+                    let retry_at = self.now.wall;
+                    task.state = match task.state {
+                        TaskState::Unknown { .. } => TaskState::Unknown { retry_at },
+                        _ => TaskState::Pending { retry_at: Some(retry_at) },
+                    };
+                    task.claim_at = task.due();
+                    tx.put_task(&task)?;
+                    moved = true;
+                }
+            }
+            if !moved {
+                from = due;
+            }
+        }
+        Ok(())
+    }
 
     /// When something will be due: the gate, a retry, the lease, the session's deadline.
     fn schedule_wakeup(&mut self, tx: &dyn StoreTx) -> Result<(), StoreError> {

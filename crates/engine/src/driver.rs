@@ -37,11 +37,13 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 type ChangeSource = Box<dyn Iterator<Item = Result<Change, Box<dyn std::error::Error + Send + Sync>>> + Send>;
+/// Decides about a change of a stream that was refused: passed over, or the end of the stream.
+type OnRefused = Box<dyn FnMut(EnqueueError) -> Result<(), Error> + Send>;
 
 /// What callers and calls ask of the loop.
 pub(crate) enum Command {
     Enqueue { changes: Vec<Change>, reply: Reply<Vec<Receipt>> },
-    Import { changes: ChangeSource, reply: Reply<Imported> },
+    Import { changes: ChangeSource, on_refused: OnRefused, reply: Reply<Imported> },
     Sync { end: SessionEnd, reply: Reply<Report> },
     StopSync,
     Pushed { call: CallId, answer: Result<PushReply, Failure> },
@@ -249,18 +251,20 @@ impl Driver {
             let result = match command {
                 Command::Enqueue { changes, reply } => enqueue(&mut step, &mut *tx, changes)
                     .map(|receipts| answers.enqueued.push((reply, receipts))),
-                Command::Import { changes, reply } => match import(&mut step, &mut *tx, changes) {
-                    Ok(imported) => {
-                        answers.imported = Some((reply, imported));
-                        Ok(())
+                Command::Import { changes, on_refused, reply } => {
+                    match import(&mut step, &mut *tx, changes, on_refused) {
+                        Ok(imported) => {
+                            answers.imported = Some((reply, imported));
+                            Ok(())
+                        }
+                        Err(error) => {
+                            // It has the transaction to itself, so leaving without a commit undoes exactly it.
+                            drop(tx);
+                            drop(reply.send(Err(error)));
+                            return;
+                        }
                     }
-                    Err(error) => {
-                        // It has the transaction to itself, so leaving without a commit undoes exactly it.
-                        drop(tx);
-                        drop(reply.send(Err(error)));
-                        return;
-                    }
-                },
+                }
                 Command::Sync { end, reply } => {
                     step.start_session(end);
                     waiting.push(reply);
@@ -532,11 +536,24 @@ fn enqueue(
     Ok(Ok(receipts))
 }
 
-/// Stores a stream of changes, without ever holding more than one.
-fn import(step: &mut Step, tx: &mut dyn StoreTx, changes: ChangeSource) -> Result<Imported, Error> {
+/// Stores a stream of changes, without ever holding more than one. A refused change has written nothing, so passing
+/// it over leaves nothing of it behind; trouble of the store always ends the stream.
+fn import(
+    step: &mut Step,
+    tx: &mut dyn StoreTx,
+    changes: ChangeSource,
+    mut on_refused: OnRefused,
+) -> Result<Imported, Error> {
     let mut imported = Imported::default();
     for change in changes {
-        let receipt = step.enqueue(tx, change.map_err(Error::Input)?)?;
+        let receipt = match step.enqueue(tx, change.map_err(Error::Input)?) {
+            Ok(receipt) => receipt,
+            Err(EnqueueError::Store(error)) => return Err(error.into()),
+            Err(refused) => {
+                on_refused(refused)?;
+                continue;
+            }
+        };
         imported.changes += 1;
         match receipt.outcome {
             Enqueued::New => imported.tasks += 1,

@@ -13,7 +13,7 @@ use landfall_core::entity::StoredEntity;
 use landfall_core::event::Report;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::{EntityKey, TaskId};
-use landfall_core::machine::{Receipt, SessionEnd};
+use landfall_core::machine::{EnqueueError, Receipt, SessionEnd};
 use landfall_core::store::{Counts, Page, Replica, Store, StoreError, StoreRead, StoreReader};
 use landfall_core::task::{JournalEntry, Task};
 use landfall_core::time::Timestamp;
@@ -158,8 +158,39 @@ impl Engine {
         I::IntoIter: Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        self.import_with(changes, |refused| Err(refused.into())).await
+    }
+
+    /// Like [`import`](Self::import), but `on_refused` decides about a change that cannot be taken (it is invalid, or
+    /// contradicts what is queued): `Ok` passes it over, an error ends the import with nothing stored. It is called
+    /// on the engine's thread, right after the stream gave out that change.
+    ///
+    /// # Errors
+    /// As [`import`](Self::import), and what `on_refused` returned.
+    pub async fn import_with<I, E, F>(&self, changes: I, on_refused: F) -> Result<Imported, Error>
+    where
+        I: IntoIterator<Item = Result<Change, E>>,
+        I::IntoIter: Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+        F: FnMut(EnqueueError) -> Result<(), Error> + Send + 'static,
+    {
         let changes = Box::new(changes.into_iter().map(|change| change.map_err(Into::into)));
-        self.ask(|reply| Command::Import { changes, reply }).await
+        let on_refused = Box::new(on_refused);
+        self.ask(|reply| Command::Import { changes, on_refused, reply }).await
+    }
+
+    /// The blocking twin of [`import_with`](Self::import_with).
+    ///
+    /// # Errors
+    /// As [`import_with`](Self::import_with).
+    pub fn import_with_blocking<I, E, F>(&self, changes: I, on_refused: F) -> Result<Imported, Error>
+    where
+        I: IntoIterator<Item = Result<Change, E>>,
+        I::IntoIter: Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+        F: FnMut(EnqueueError) -> Result<(), Error> + Send + 'static,
+    {
+        pollster::block_on(self.import_with(changes, on_refused))
     }
 
     /// The blocking twin of [`import`](Self::import).

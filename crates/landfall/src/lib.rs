@@ -1,1 +1,72 @@
 //! Offline-first, conflict-safe, backend-agnostic sync: the one crate an app names.
+//!
+//! An app records changes whether or not there is a network. Landfall stores each one durably, and brings it to the
+//! app's own backend when it can: nothing lost, nothing applied twice, no field overwritten that nobody touched.
+//!
+#![cfg_attr(all(feature = "sqlite", feature = "ureq"), doc = "```no_run")]
+#![cfg_attr(not(all(feature = "sqlite", feature = "ureq")), doc = "```ignore")]
+//! use landfall::adapters::SyncEndpoint;
+//! use landfall::sqlite::SqliteStore;
+//! use landfall::{Change, Engine};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // One file holds the queue and what is known of the records; it may live anywhere the app can write.
+//! let store = SqliteStore::open("app.db")?;
+//! let backend = SyncEndpoint::new("https://api.example.com/sync")?;
+//! let engine = Engine::builder(store, backend).build_blocking()?;
+//!
+//! // When this returns, the change survives kill -9 and power loss. No network is needed.
+//! engine.enqueue_blocking(Change::create("note", "note-123").set("title", "Groceries"))?;
+//! engine.enqueue_blocking(Change::update("note", "note-123").set("title", "Shopping").set("items", 3))?;
+//!
+//! // Whenever there may be a network: everything that can be sent now is sent, once.
+//! let report = engine.sync_blocking()?;
+//! println!("{} applied, {} left", report.applied, report.left.total());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every blocking call has an async twin that works under any executor: `engine.sync().await`.
+//!
+//! # What is where
+//!
+//! | here | what |
+//! |---|---|
+//! | [`Engine`] | the handle: enqueue, sync, watch, read |
+//! | [`Change`] | one change: which record, what to do, which fields |
+//! | [`Event`], [`Report`], [`Status`] | what happens, what a run did, where everything stands |
+//! | [`Config`] | every limit and default, with its reason |
+//! | `sqlite` | the store in one SQLite file (feature `sqlite`, default) |
+//! | [`MemoryStore`] | a store that forgets, for tests |
+//! | `adapters` | backends (feature `sync-endpoint`; with an HTTP client: feature `ureq`, default) |
+//! | [`Adapter`], [`Store`] | the contracts, for backends and stores of one's own |
+//! | [`core`] | all the rest: ids, tasks, values, failures |
+//!
+//! # Features
+//!
+//! `sqlite` and `ureq` are on by default. Without `ureq`, `sync-endpoint` gives the protocol over a transport that the
+//! app brings (its platform's HTTP client, say). `gzip` compresses requests. Without any feature there are the engine,
+//! the memory store and the contracts.
+
+pub use landfall_core as core;
+
+pub use landfall_core::adapter::Adapter;
+pub use landfall_core::change::{Change, Operation};
+pub use landfall_core::config::Config;
+pub use landfall_core::entity::{Base, Body, StoredEntity};
+pub use landfall_core::event::{Event, Report};
+pub use landfall_core::failure::{Failure, FailureKind};
+pub use landfall_core::id::{EntityKey, TaskId};
+pub use landfall_core::machine::{EnqueueError, Enqueued, Receipt, SessionEnd};
+pub use landfall_core::store::memory::MemoryStore;
+pub use landfall_core::store::{Counts, Store, StoreError};
+pub use landfall_core::task::{JournalEntry, StateKind, Task, TaskState, Verdict};
+pub use landfall_core::value::{Fields, Value};
+pub use landfall_engine::{Clock, Engine, EngineBuilder, Error, EventStream, Imported, Notice, Status};
+
+/// Backends.
+#[cfg(feature = "sync-endpoint")]
+pub use landfall_adapters as adapters;
+/// The store in one SQLite file.
+#[cfg(feature = "sqlite")]
+pub use landfall_sqlite as sqlite;

@@ -160,7 +160,10 @@ impl<'de> Deserialize<'de> for Fields {
                     match fields.entry(name) {
                         Entry::Vacant(place) => place.insert(map.next_value::<Box<RawValue>>()?),
                         Entry::Occupied(place) => {
-                            return Err(A::Error::custom(format_args!("field {:?} is there twice", place.key())));
+                            return Err(A::Error::custom(format_args!(
+                                "field {:?} is there twice",
+                                place.key()
+                            )));
                         }
                     };
                 }
@@ -195,7 +198,8 @@ mod tests {
 
     #[test]
     fn values_keep_the_text_they_came_with() {
-        let text = r#"{"a":18446744073709551617,"b":1.0,"c":1e2,"d":-0,"e":{"z":1,"y":[1.10]},"f":"é","g":null}"#;
+        let text =
+            r#"{"a":18446744073709551617,"b":1.0,"c":1e2,"d":-0,"e":{"z":1,"y":[1.10]},"f":"é","g":null}"#;
         let fields = Fields::from_json(text).unwrap();
         assert_eq!(fields.to_json(), text);
         assert_eq!(serde_json::to_string(&fields).unwrap(), text);

@@ -309,7 +309,9 @@ mod tests {
 
     #[test]
     fn an_answer_of_another_shape_is_an_error() {
-        for text in ["", "null", "{}", "[]", "<html>", r#"{"protocol":1}"#, r#"{"protocol":1,"results":null}"#] {
+        for text in
+            ["", "null", "{}", "[]", "<html>", r#"{"protocol":1}"#, r#"{"protocol":1,"results":null}"#]
+        {
             assert!(serde_json::from_str::<PushResponse>(text).is_err(), "{text}");
         }
     }

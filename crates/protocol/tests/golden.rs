@@ -1,4 +1,5 @@
 //! Every message in the golden files goes through the types and comes out with the same members.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
 use std::path::Path;
@@ -38,7 +39,8 @@ fn through<T: Serialize + DeserializeOwned>(name: &str, text: &str) {
     let written = serde_json::to_string(&message).unwrap();
     let again: T = serde_json::from_str(&written).unwrap();
     assert_eq!(serde_json::to_string(&again).unwrap(), written, "{name}");
-    let (before, after): (Value, Value) = (serde_json::from_str(text).unwrap(), serde_json::from_str(&written).unwrap());
+    let (before, after): (Value, Value) =
+        (serde_json::from_str(text).unwrap(), serde_json::from_str(&written).unwrap());
     assert_contains(name, &before, &after);
 }
 

@@ -128,8 +128,10 @@ mod tests {
     #[test]
     fn a_token_stands_for_its_tenant_and_nothing_else_does() {
         // SHA-256 of "another-long-token".
-        let hex: String = Sha256::digest("another-long-token").iter().map(|byte| format!("{byte:02x}")).collect();
-        let auth = Auth::from_text(&format!("# file\n\n0123456789abcdef  anna\nsha256:{hex} bert\n")).unwrap();
+        let hex: String =
+            Sha256::digest("another-long-token").iter().map(|byte| format!("{byte:02x}")).collect();
+        let auth =
+            Auth::from_text(&format!("# file\n\n0123456789abcdef  anna\nsha256:{hex} bert\n")).unwrap();
         for (header, tenant) in [
             ("Bearer 0123456789abcdef", Some("anna")),
             ("bearer  0123456789abcdef ", Some("anna")),

@@ -194,7 +194,8 @@ async fn entity(
 ) -> Response {
     let record = async {
         let tenant = app.admit(&headers)?;
-        let Path((kind, id)) = path.map_err(|_| Problem::new(400, code::MALFORMED, "the path is not UTF-8"))?;
+        let Path((kind, id)) =
+            path.map_err(|_| Problem::new(400, code::MALFORMED, "the path is not UTF-8"))?;
         app.store.entity(&tenant, kind, id).await.map_err(Refusal::into_problem)
     };
     record.await.map_or_else(problem, |record| json(&record))

@@ -8,6 +8,7 @@ use landfall_protocol::{PROTOCOL_VERSION, Problem, PushRequest, RawValue, Task, 
 use serde::Deserialize;
 
 use crate::limits::Limits;
+use crate::state::{Fingerprint, fingerprint, fingerprint_of_text};
 use crate::strict;
 
 /// A push request whose tasks were read one by one.
@@ -28,8 +29,8 @@ pub struct Submission {
 /// A task that could be read, or one of which only the key could.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
-    /// Readable.
-    Task(Task),
+    /// Readable; with the fingerprint of its content, made before the writer is kept busy with it.
+    Task(Box<Task>, Fingerprint),
     /// Not readable; refused under its key.
     Unreadable {
         /// The key.
@@ -47,7 +48,7 @@ impl Incoming {
     /// The idempotency key.
     pub fn key(&self) -> &str {
         match self {
-            Self::Task(task) => &task.key,
+            Self::Task(task, _) => &task.key,
             Self::Unreadable { key, .. } => key,
         }
     }
@@ -55,17 +56,32 @@ impl Incoming {
     /// The group.
     pub fn group(&self) -> Option<&str> {
         match self {
-            Self::Task(task) => task.group.as_deref(),
+            Self::Task(task, _) => task.group.as_deref(),
             Self::Unreadable { group, .. } => group.as_deref(),
+        }
+    }
+
+    /// The fingerprint of the content, or of the text of an unreadable task.
+    pub fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Task(_, print) => *print,
+            Self::Unreadable { text, .. } => fingerprint_of_text(text),
         }
     }
 
     /// The task id; empty if unreadable.
     pub fn task_id(&self) -> &str {
         match self {
-            Self::Task(task) => &task.task_id,
+            Self::Task(task, _) => &task.task_id,
             Self::Unreadable { .. } => "",
         }
+    }
+}
+
+impl From<Task> for Incoming {
+    fn from(task: Task) -> Self {
+        let print = fingerprint(&task);
+        Self::Task(Box::new(task), print)
     }
 }
 
@@ -76,7 +92,7 @@ impl From<PushRequest> for Submission {
             client_id: request.client_id,
             client_epoch: request.client_epoch,
             server_id: request.server_id,
-            tasks: request.tasks.into_iter().map(Incoming::Task).collect(),
+            tasks: request.tasks.into_iter().map(Incoming::from).collect(),
         }
     }
 }
@@ -144,7 +160,7 @@ fn read(task: &RawValue, limits: &Limits) -> Result<Incoming, Problem> {
     let message = match strict::check(text, limits.json_depth) {
         Err(message) => message,
         Ok(()) => match serde_json::from_str::<Task>(text) {
-            Ok(task) => return Ok(Incoming::Task(task)),
+            Ok(task) => return Ok(Incoming::from(task)),
             Err(error) => error.to_string(),
         },
     };
@@ -166,7 +182,8 @@ mod tests {
 
     #[test]
     fn one_unreadable_task_does_not_spoil_the_others() {
-        let good = r#"{"key":"a","task_id":"t","entity_type":"n","entity_id":"1","operation":"create","later":[1]}"#;
+        let good =
+            r#"{"key":"a","task_id":"t","entity_type":"n","entity_id":"1","operation":"create","later":[1]}"#;
         for bad in [
             r#"{"key":"b"}"#,
             r#"{"key":"b","task_id":"t","entity_type":"n","entity_id":"1","operation":7}"#,
@@ -176,13 +193,15 @@ mod tests {
         ] {
             let submission = parse(&format!("[{bad},{good}]")).unwrap();
             assert!(matches!(&submission.tasks[0], Incoming::Unreadable { key, .. } if key == "b"), "{bad}");
-            assert!(matches!(&submission.tasks[1], Incoming::Task(task) if task.key == "a"));
+            assert!(matches!(&submission.tasks[1], Incoming::Task(task, _) if task.key == "a"));
         }
     }
 
     #[test]
     fn a_request_that_cannot_be_answered_by_key_is_malformed() {
-        for tasks in ["[1]", "[null]", "[{}]", r#"[{"key":7}]"#, r#"[{"key":"a","key":"b"}]"#, "{}", "null", "[", ""] {
+        for tasks in
+            ["[1]", "[null]", "[{}]", r#"[{"key":7}]"#, r#"[{"key":"a","key":"b"}]"#, "{}", "null", "[", ""]
+        {
             assert_eq!(parse(tasks).unwrap_err().code, code::MALFORMED, "{tasks}");
         }
         for body in [&b"\xff"[..], b"", b"[]", b"null", b"{}", br#"{"protocol":1,"protocol":1}"#] {
@@ -192,7 +211,8 @@ mod tests {
 
     #[test]
     fn a_later_protocol_is_named_as_such() {
-        let problem = Submission::from_json(br#"{"protocol":2,"changes":[]}"#, &Limits::default()).unwrap_err();
+        let problem =
+            Submission::from_json(br#"{"protocol":2,"changes":[]}"#, &Limits::default()).unwrap_err();
         assert_eq!(problem.code, code::UNSUPPORTED_PROTOCOL);
     }
 }

@@ -111,7 +111,14 @@ impl Server {
         })
         .route("/health", get(move || http::health(health_store.clone())))
         .fallback(http::not_found);
-        Ok(Self { listener, addr, store, router, mount: http::mount_path(&options.mount), limits: options.limits })
+        Ok(Self {
+            listener,
+            addr,
+            store,
+            router,
+            mount: http::mount_path(&options.mount),
+            limits: options.limits,
+        })
     }
 
     /// Where it listens.
@@ -200,7 +207,10 @@ impl ServerHandle {
 }
 
 /// Waits for a free place, then for a peer.
-async fn next_connection(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+async fn next_connection(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (TcpStream, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed.
     let place = Arc::clone(places).acquire_owned().await.ok();
     loop {

@@ -14,8 +14,8 @@ mod memory;
 mod rules;
 
 use landfall_protocol::{
-    ChangesPage, ErrorDetail, Fields, Operation, PROTOCOL_VERSION, Problem, PushRequest, PushResponse, Record,
-    Status, Task, TaskResult, code,
+    ChangesPage, ErrorDetail, Fields, Operation, PROTOCOL_VERSION, Problem, PushRequest, PushResponse,
+    Record, Status, Task, TaskResult, code,
 };
 
 pub use draft::{ActionError, ActionRoom};
@@ -44,6 +44,10 @@ pub trait Records {
         limit: usize,
         max_bytes: usize,
     ) -> Result<(Vec<Record>, bool), RecordsError>;
+    /// Whether [`Writes::effects`] is of use to this storage.
+    fn keeps_effects(&self) -> bool {
+        false
+    }
     /// Everything that one push changes. All of it or an error and none of it.
     fn write(&mut self, writes: &Writes) -> Result<(), RecordsError>;
 }
@@ -115,7 +119,7 @@ pub struct Writes {
     pub records: Vec<(String, String, Stored)>,
     /// New keys.
     pub seen: Vec<(String, Seen)>,
-    /// What was executed; a storage may ignore it.
+    /// What was executed; empty unless [`Records::keeps_effects`].
     pub effects: Vec<Effect>,
 }
 

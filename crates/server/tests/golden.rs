@@ -1,6 +1,7 @@
 //! The golden exchanges (`crates/protocol/golden`) against the real router over loopback, one fresh server per file.
 //!
 //! The comparison is the one that `golden/README.md` describes, for authors of other servers to copy.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
@@ -55,14 +56,16 @@ fn tell(addr: SocketAddr, name: &str, text: &str) {
     for (at, Exchange { request, response }) in story.exchanges.into_iter().enumerate() {
         let case = format!("{name}, exchange {}", at + 1);
         let body = request.body.map_or(String::new(), |body| body.get().to_owned());
-        let mut headers: Vec<_> = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut headers: Vec<_> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         if !body.is_empty() && headers.is_empty() {
             headers.push(("Content-Type", "application/json"));
         }
         let (path, body) = (bound.put_into(&request.path, ""), bound.put_into(&body, "\""));
         let answer = call(addr, &request.method, &path, &headers, body.as_bytes());
         assert_eq!(Value::from(answer.status), response["status"], "{case}: {answer:?}");
-        let content_type = answer.header("content-type").unwrap_or("").split(';').next().unwrap().trim().to_owned();
+        let content_type =
+            answer.header("content-type").unwrap_or("").split(';').next().unwrap().trim().to_owned();
         assert_eq!(Value::from(content_type), response["content_type"], "{case}");
         bound.compare(&case, "", &response["body"], &answer.json());
         for part in response["text_contains"].as_array().into_iter().flatten() {
@@ -90,10 +93,16 @@ impl Bound {
                 assert_eq!(known, value, "{case}: {member} {name}");
                 let others = self.0.iter().filter(|(other, _)| other.starts_with("$v"));
                 if name.starts_with("$v") {
-                    assert_eq!(others.filter(|(_, known)| *known == value).count(), 1, "{case}: {name} is not new");
+                    assert_eq!(
+                        others.filter(|(_, known)| *known == value).count(),
+                        1,
+                        "{case}: {name} is not new"
+                    );
                 }
             }
-            (Value::Object(expected), Value::Object(found)) => self.compare_members(case, member, expected, found),
+            (Value::Object(expected), Value::Object(found)) => {
+                self.compare_members(case, member, expected, found)
+            }
             (Value::Array(expected), Value::Array(found)) => {
                 assert_eq!(expected.len(), found.len(), "{case}: {member} {found:?}");
                 let mut found: Vec<_> = found.iter().collect();
@@ -108,7 +117,13 @@ impl Bound {
         }
     }
 
-    fn compare_members(&mut self, case: &str, member: &str, expected: &Map<String, Value>, found: &Map<String, Value>) {
+    fn compare_members(
+        &mut self,
+        case: &str,
+        member: &str,
+        expected: &Map<String, Value>,
+        found: &Map<String, Value>,
+    ) {
         if member == "fields" {
             assert_eq!(expected, found, "{case}: fields");
             return;
@@ -116,7 +131,10 @@ impl Bound {
         for (name, value) in expected {
             match found.get(name) {
                 Some(other) => self.compare(case, name, value, other),
-                None => assert!(name == "deleted" && *value == Value::Bool(false), "{case}: {name} is missing in {found:?}"),
+                None => assert!(
+                    name == "deleted" && *value == Value::Bool(false),
+                    "{case}: {name} is missing in {found:?}"
+                ),
             }
         }
         // What a verdict must not say: a conflict that shows fields is not a deletion, and the other way round.

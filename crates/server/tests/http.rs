@@ -1,4 +1,5 @@
 //! The HTTP face: who is let in, what is too much, what form an error has, and who sees whose records.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
@@ -56,7 +57,11 @@ fn nobody_comes_in_without_a_token() {
             assert_eq!(answer.problem().code, "unauthorized");
             assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
         }
-        assert_eq!(get(addr, "/health").json(), json!({"status": "ok"}), "health needs no token and tells nothing");
+        assert_eq!(
+            get(addr, "/health").json(),
+            json!({"status": "ok"}),
+            "health needs no token and tells nothing"
+        );
         assert_eq!(post_as(addr, Some(ANNA), &body).json()["results"][0]["status"], "applied");
     });
 }
@@ -66,7 +71,11 @@ fn a_tenant_never_sees_nor_disturbs_another() {
     with_server(two_tenants(), |addr| {
         let of = |who: &str| first_push(&[task("same-key", "create", json!({"fields": {"owner": who}}))]);
         let first = post_as(addr, Some(ANNA), &of("anna")).json();
-        assert_eq!(post_as(addr, Some(BERT), &of("bert")).json()["results"][0], first["results"][0], "as if alone");
+        assert_eq!(
+            post_as(addr, Some(BERT), &of("bert")).json()["results"][0],
+            first["results"][0],
+            "as if alone"
+        );
         for (token, who) in [(ANNA, "anna"), (BERT, "bert")] {
             assert_eq!(get_as(addr, token, "/sync/entities/note/n").json()["fields"]["owner"], who);
             let page = get_as(addr, token, "/sync/changes").json();
@@ -86,7 +95,8 @@ fn every_error_is_a_problem_document() {
     with_server(ServerOptions::default(), |addr| {
         let ok = first_push(&[]).to_string();
         let ok = ok.as_bytes();
-        let cases: &[(&str, &str, &[(&str, &str)], &[u8], u16, &str)] = &[
+        type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8], u16, &'a str);
+        let cases: &[Case<'_>] = &[
             ("GET", "/nowhere", &[], b"", 404, "not_found"),
             ("GET", "/sync/entities/note", &[], b"", 404, "not_found"),
             ("GET", "/sync/entities/note/none", &[], b"", 404, "not_found"),
@@ -120,7 +130,8 @@ fn every_error_is_a_problem_document() {
 
 #[test]
 fn what_is_too_much_is_refused_and_the_server_goes_on() {
-    let limits = Limits { body_bytes: 2000, decoded_bytes: 4000, tasks: 3, json_depth: 8, ..Limits::default() };
+    let limits =
+        Limits { body_bytes: 2000, decoded_bytes: 4000, tasks: 3, json_depth: 8, ..Limits::default() };
     with_server(ServerOptions { limits, ..ServerOptions::default() }, |addr| {
         let long = first_push(&[task("k", "create", json!({"fields": {"a": "x".repeat(3000)}}))]).to_string();
         assert_eq!(call(addr, "POST", "/sync", &[JSON], long.as_bytes()).problem().code, "too_large");
@@ -129,20 +140,39 @@ fn what_is_too_much_is_refused_and_the_server_goes_on() {
         let many: Vec<Value> = (0..4).map(|n| task(&format!("k{n}"), "create", json!({}))).collect();
         assert_eq!(post(addr, &first_push(&many)).problem().status, 413);
         let gzip = [JSON, ("Content-Encoding", "gzip")];
-        assert_eq!(call(addr, "POST", "/sync", &gzip, &squeezed(&[b' '; 1 << 20])).problem().code, "too_large", "bomb");
-        assert_eq!(call(addr, "POST", "/sync", &gzip, &squeezed(long.as_bytes())).status, 200, "in both limits");
+        assert_eq!(
+            call(addr, "POST", "/sync", &gzip, &squeezed(&[b' '; 1 << 20])).problem().code,
+            "too_large",
+            "bomb"
+        );
+        assert_eq!(
+            call(addr, "POST", "/sync", &gzip, &squeezed(long.as_bytes())).status,
+            200,
+            "in both limits"
+        );
         let cut = squeezed(long.as_bytes());
         assert_eq!(call(addr, "POST", "/sync", &gzip, &cut[..cut.len() - 9]).problem().code, "malformed");
         let mut deep = json!(1);
         for _ in 0..20 {
             deep = json!([deep]);
         }
-        let answer = post(addr, &first_push(&[task("d", "create", json!({"fields": {"a": deep}})), task("e", "create", json!({"entity_id": "e"}))]));
+        let answer = post(
+            addr,
+            &first_push(&[
+                task("d", "create", json!({"fields": {"a": deep}})),
+                task("e", "create", json!({"entity_id": "e"})),
+            ]),
+        );
         assert_eq!(answer.json()["results"][0]["error"]["code"], "malformed");
         assert_eq!(answer.json()["results"][1]["status"], "applied");
         let bottomless = format!("{}{}", "[".repeat(900), "]".repeat(900));
-        let body = first_push(&[]).to_string().replace("[]", &format!("[{{\"key\":\"x\",\"fields\":{bottomless}}}]"));
-        assert_eq!(call(addr, "POST", "/sync", &[JSON], body.as_bytes()).json()["results"][0]["status"], "rejected");
+        let body = first_push(&[])
+            .to_string()
+            .replace("[]", &format!("[{{\"key\":\"x\",\"fields\":{bottomless}}}]"));
+        assert_eq!(
+            call(addr, "POST", "/sync", &[JSON], body.as_bytes()).json()["results"][0]["status"],
+            "rejected"
+        );
     });
 }
 
@@ -171,7 +201,8 @@ fn call_chunked(addr: SocketAddr, body: &str) -> String {
 fn the_feed_over_http_is_paged_and_capped() {
     let limits = Limits { page_default: 2, page_max: 3, ..Limits::default() };
     with_server(ServerOptions { limits, ..ServerOptions::default() }, |addr| {
-        let many: Vec<Value> = (0..7).map(|n| task(&format!("k{n}"), "create", json!({"entity_id": format!("n{n}")}))).collect();
+        let many: Vec<Value> =
+            (0..7).map(|n| task(&format!("k{n}"), "create", json!({"entity_id": format!("n{n}")}))).collect();
         post(addr, &first_push(&many));
         let sizes = |query: &str| {
             let mut sizes = Vec::new();
@@ -245,8 +276,11 @@ fn sixteen_posts_of_one_key_at_once_have_one_effect() {
 
 #[test]
 fn a_slow_head_and_a_slow_body_are_cut_off() {
-    let limits =
-        Limits { head_timeout: Duration::from_millis(300), body_timeout: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits {
+        head_timeout: Duration::from_millis(300),
+        body_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
     with_server(ServerOptions { limits, ..ServerOptions::default() }, |addr| {
         let begun = Instant::now();
         for start in [
@@ -280,7 +314,8 @@ async fn a_server_without_tokens_stays_on_this_machine() {
 async fn stopping_finishes_what_was_begun_and_frees_the_port() {
     let folder = Folder::new();
     let options = ServerOptions { mount: "api/v1/sync/".into(), ..ServerOptions::default() };
-    let server = Server::bind(([127, 0, 0, 1], 0).into(), folder.database(), options.clone()).await.unwrap().spawn();
+    let server =
+        Server::bind(([127, 0, 0, 1], 0).into(), folder.database(), options.clone()).await.unwrap().spawn();
     let addr = server.local_addr();
     assert!(server.endpoint().ends_with("/api/v1/sync"));
     let call_it = move || {
@@ -293,4 +328,21 @@ async fn stopping_finishes_what_was_begun_and_frees_the_port() {
     let server = Server::bind(addr, folder.database(), options).await.unwrap().spawn();
     assert_eq!(tokio::task::spawn_blocking(call_it).await.unwrap(), "duplicate");
     server.stop().await;
+}
+
+#[test]
+fn the_contract_names_every_route_and_code() {
+    let contract = include_str!("../../../docs/openapi.yaml");
+    for route in ["/sync:", "/sync/changes:", "/sync/entities/{entity_type}/{entity_id}:", "/health:"] {
+        assert!(contract.contains(&format!("\n  {route}\n")), "{route}");
+    }
+    let codes = include_str!("../../protocol/src/problem.rs")
+        .lines()
+        .filter_map(|line| line.split_once(": &str = \""));
+    let codes: Vec<_> =
+        codes.map(|(_, code)| code.trim_end_matches("\";")).filter(|code| !code.contains('/')).collect();
+    assert!(codes.len() >= 14, "{codes:?}");
+    for code in codes {
+        assert!(contract.contains(&format!("\n            - {code}\n")), "{code}");
+    }
 }

@@ -1,4 +1,5 @@
 //! The promises of the rules, over memory and SQLite alike.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
@@ -93,14 +94,24 @@ fn every_operation_meets_every_record_as_the_table_says() {
             match result.status {
                 Status::Conflict => {
                     assert_eq!(result.deleted, *after != live, "{case}");
-                    assert_eq!(result.fields.map(|fields| fields.to_json()).unwrap_or("-".into()), if after.is_empty() { "-" } else { after }, "{case}");
+                    assert_eq!(
+                        result.fields.map(|fields| fields.to_json()).unwrap_or("-".into()),
+                        if after.is_empty() { "-" } else { after },
+                        "{case}"
+                    );
                     assert_eq!(result.version.is_some(), *given != Nothing, "{case}");
                 }
                 Status::Applied => {
                     let now = backend.entity("note", "n").unwrap();
                     assert_eq!(result.version.as_deref(), Some(now.version.as_str()), "{case}");
-                    let tells = *given == Live && matches!(*operation, "update" | "upsert") && members.get("base_version").is_none();
-                    assert_eq!(result.fields, now.fields.filter(|_| tells), "{case}: tells what the client cannot know");
+                    let tells = *given == Live
+                        && matches!(*operation, "update" | "upsert")
+                        && members.get("base_version").is_none();
+                    assert_eq!(
+                        result.fields,
+                        now.fields.filter(|_| tells),
+                        "{case}: tells what the client cannot know"
+                    );
                 }
                 _ => assert_eq!(backend.changes(None, 10).unwrap(), before, "{case}"),
             }
@@ -131,8 +142,16 @@ fn a_repeat_has_no_second_effect_whatever_the_first_verdict_was() {
         assert_eq!(again[1], first[1], "{name}: a rejection stays one, though the record is there now");
         assert_eq!(again[2].status, Status::Conflict, "{name}");
         let now = r#"{"a":7,"b":1}"#;
-        assert_eq!(again[2].fields.as_ref().unwrap().to_json(), now, "{name}: a conflict shows the record of now");
-        assert_eq!((again[3].status.clone(), &again[3].fields), (Status::Duplicate, &first[3].fields), "{name}");
+        assert_eq!(
+            again[2].fields.as_ref().unwrap().to_json(),
+            now,
+            "{name}: a conflict shows the record of now"
+        );
+        assert_eq!(
+            (again[3].status.clone(), &again[3].fields),
+            (Status::Duplicate, &first[3].fields),
+            "{name}"
+        );
         assert!(again[3].fields.is_some(), "{name}");
     }
 }
@@ -221,7 +240,8 @@ fn a_group_takes_effect_together_or_not_at_all() {
         let outside = task("k4", "create", json!({"entity_id": "a", "fields": {"x": "mine"}}));
         let [k1, k2, k3] = members.clone();
         let results = backend.tasks(&[k1, outside, k2, k3]);
-        let told: Vec<_> = results.iter().map(|r| (r.status.as_str(), r.error.as_ref().map(|e| e.code.as_str()))).collect();
+        let told: Vec<_> =
+            results.iter().map(|r| (r.status.as_str(), r.error.as_ref().map(|e| e.code.as_str()))).collect();
         assert_eq!(
             told,
             [
@@ -292,19 +312,29 @@ fn identity_and_epochs_are_judged_before_any_task() {
         if let Some(server) = server {
             body["server_id"] = json!(server);
         }
-        backend.push_json(&body).map(|answer| answer.server_id.unwrap()).map_err(|problem| (problem.status, problem.code))
+        backend
+            .push_json(&body)
+            .map(|answer| answer.server_id.unwrap())
+            .map_err(|problem| (problem.status, problem.code))
     };
     for mut backend in Backend::both() {
         let refused = |code: &str| Err((409, code.to_owned()));
         assert_eq!(push(&mut backend, "a", 3, Some("elsewhere"), "k1"), refused(code::SERVER_CHANGED));
         let us = push(&mut backend, "a", 3, None, "k2").unwrap();
         let us = us.as_str();
-        assert!(push(&mut backend, "a", 3, None, "k3").is_ok(), "a second first contact, racing the first answer");
+        assert!(
+            push(&mut backend, "a", 3, None, "k3").is_ok(),
+            "a second first contact, racing the first answer"
+        );
         assert!(push(&mut backend, "a", 3, Some(us), "k4").is_ok());
         assert_eq!(push(&mut backend, "a", 2, Some(us), "k5"), refused(code::CLIENT_SUPERSEDED));
         assert!(push(&mut backend, "a", 4, Some(us), "k6").is_ok(), "a higher epoch is a newer store");
         assert_eq!(push(&mut backend, "a", 3, None, "k7"), refused(code::CLIENT_SUPERSEDED));
-        assert_eq!(push(&mut backend, "b", 1, Some(us), "k8"), refused(code::CLIENT_UNKNOWN), "it knows us, we do not know it");
+        assert_eq!(
+            push(&mut backend, "b", 1, Some(us), "k8"),
+            refused(code::CLIENT_UNKNOWN),
+            "it knows us, we do not know it"
+        );
         assert!(push(&mut backend, "b", 1, None, "k9").is_ok());
         assert_eq!(push(&mut backend, "", 1, None, "k10"), Err((400, code::MALFORMED.to_owned())));
         assert_eq!(push(&mut backend, "z", u64::MAX, None, "k11"), Err((400, code::MALFORMED.to_owned())));
@@ -342,7 +372,11 @@ fn the_feed_gives_every_record_at_its_newest_version_and_skips_none() {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let id = format!("n{}", (seed >> 33) % 9);
                 let operation = ["upsert", "upsert", "replace", "delete"][(seed >> 60) as usize % 4];
-                backend.one(task(&format!("{round}-{n}"), operation, json!({"entity_id": id, "fields": {"at": round}})));
+                backend.one(task(
+                    &format!("{round}-{n}"),
+                    operation,
+                    json!({"entity_id": id, "fields": {"at": round}}),
+                ));
             }
             // A reader that is now and then slower than the writer, with small pages.
             let page = backend.changes(cursor.as_deref(), 2).unwrap();
@@ -375,8 +409,12 @@ fn the_feed_gives_every_record_at_its_newest_version_and_skips_none() {
 #[test]
 fn a_page_is_bounded_in_bytes_but_never_empty() {
     let mut records = MemoryRecords::new("db");
-    let mut body: landfall_protocol::PushRequest =
-        serde_json::from_value(support::first_push(&[task("k", "create", json!({"fields": {"a": "x".repeat(500)}}))])).unwrap();
+    let mut body: landfall_protocol::PushRequest = serde_json::from_value(support::first_push(&[task(
+        "k",
+        "create",
+        json!({"fields": {"a": "x".repeat(500)}}),
+    )]))
+    .unwrap();
     for n in 0..5 {
         body.tasks[0].key = format!("k{n}");
         body.tasks[0].entity_id = format!("n{n}");
@@ -394,7 +432,9 @@ fn a_cursor_of_another_feed_or_of_the_future_is_expired() {
         backend.one(task("k", "create", json!({})));
         let cursor = backend.changes(None, 1).unwrap().cursor;
         let ahead = cursor.rsplit_once('.').map(|(feed, _)| format!("{feed}.2")).unwrap();
-        for bad in [ahead.as_str(), "0", "1", "1.00000000.1", "x", "1.x.y", &format!("{cursor} "), "1.00000000.-1"] {
+        for bad in
+            [ahead.as_str(), "0", "1", "1.00000000.1", "x", "1.x.y", &format!("{cursor} "), "1.00000000.-1"]
+        {
             let problem = backend.changes(Some(bad), 1).unwrap_err();
             assert_eq!((problem.status, problem.code.as_str()), (410, code::CURSOR_EXPIRED), "{bad}");
         }
@@ -408,7 +448,8 @@ fn values_are_stored_and_given_back_exactly() {
         let body = format!(
             r#"{{"protocol":1,"client_id":"c","client_epoch":1,"tasks":[{{"key":"k","task_id":"t","entity_type":"note","entity_id":"n","operation":"create","fields":{exact}}}]}}"#
         );
-        let submission = landfall_server::Submission::from_json(body.as_bytes(), &Default::default()).unwrap();
+        let submission =
+            landfall_server::Submission::from_json(body.as_bytes(), &Default::default()).unwrap();
         let answer = match &mut backend {
             Backend::Memory(records, policy) => {
                 landfall_server::state::push_with(records.as_mut(), policy.as_ref(), &submission)
@@ -423,13 +464,30 @@ fn values_are_stored_and_given_back_exactly() {
 #[test]
 fn ids_are_two_values_and_never_one_text() {
     for mut backend in Backend::both() {
-        let ids = [("a", "b/c"), ("a/b", "c"), ("a\0", "b"), ("a", "\0b"), ("A", "b"), ("a", "b"), ("é", "x"), ("e\u{301}", "x"), ("🙂", "../..")];
+        let ids = [
+            ("a", "b/c"),
+            ("a/b", "c"),
+            ("a\0", "b"),
+            ("a", "\0b"),
+            ("A", "b"),
+            ("a", "b"),
+            ("é", "x"),
+            ("e\u{301}", "x"),
+            ("🙂", "../.."),
+        ];
         for (at, (kind, id)) in ids.iter().enumerate() {
-            let made = task(&format!("k{at}"), "create", json!({"entity_type": kind, "entity_id": id, "fields": {"at": at}}));
+            let made = task(
+                &format!("k{at}"),
+                "create",
+                json!({"entity_type": kind, "entity_id": id, "fields": {"at": at}}),
+            );
             assert_eq!(backend.one(made).status, Status::Applied, "{kind:?} {id:?}");
         }
         for (at, (kind, id)) in ids.iter().enumerate() {
-            assert_eq!(backend.entity(kind, id).unwrap().fields.unwrap().text("at"), Some(at.to_string().as_str()));
+            assert_eq!(
+                backend.entity(kind, id).unwrap().fields.unwrap().text("at"),
+                Some(at.to_string().as_str())
+            );
         }
     }
 }
@@ -450,7 +508,9 @@ impl Policy for Shop {
         let fields = room.record(&task.entity_type, &task.entity_id)?.unwrap_or_default();
         room.put("log", &task.key, task.fields.clone());
         match task.action.as_deref() {
-            Some("lock") => room.put(&task.entity_type, &task.entity_id, fields.with("locked", "true").unwrap()),
+            Some("lock") => {
+                room.put(&task.entity_type, &task.entity_id, fields.with("locked", "true").unwrap())
+            }
             Some("remove") => room.remove(&task.entity_type, &task.entity_id),
             _ => return Err(ErrorDetail::new("no_such_thing", "not sold here").into()),
         }
@@ -467,10 +527,17 @@ fn an_action_does_all_it_says_or_nothing_and_only_once() {
         assert_eq!(result.fields.as_ref().unwrap().to_json(), r#"{"a":1,"locked":true}"#);
         assert_eq!(backend.entity("log", "k2").unwrap().fields.unwrap().to_json(), r#"{"by":"me"}"#);
         let again = backend.one(lock);
-        assert_eq!((again.status, &again.version, &again.fields), (Status::Duplicate, &result.version, &result.fields));
+        assert_eq!(
+            (again.status, &again.version, &again.fields),
+            (Status::Duplicate, &result.version, &result.fields)
+        );
         let refused = backend.one(task("k3", "action", json!({"action": "dance"})));
         assert_eq!(refused.error.unwrap().code, "no_such_thing");
-        assert_eq!(backend.entity("log", "k3").unwrap_err().status, 404, "nothing of a refused action remains");
+        assert_eq!(
+            backend.entity("log", "k3").unwrap_err().status,
+            404,
+            "nothing of a refused action remains"
+        );
         let locked = backend.one(task("k4", "update", json!({"fields": {"a": 2}})));
         assert_eq!(locked.error.unwrap().code, "locked");
         assert_eq!(backend.one(task("k5", "action", json!({"action": "remove"}))).status, Status::Applied);
@@ -491,7 +558,11 @@ fn the_effect_log_names_every_execution_once() {
     .unwrap();
     push(&mut records, &request).unwrap();
     push(&mut records, &request).unwrap();
-    let told: Vec<_> = records.effects().iter().map(|Effect { key, version, changed, .. }| (key.as_str(), version.unwrap(), *changed)).collect();
+    let told: Vec<_> = records
+        .effects()
+        .iter()
+        .map(|Effect { key, version, changed, .. }| (key.as_str(), version.unwrap(), *changed))
+        .collect();
     assert_eq!(told, [("k1", 1, true), ("k3", 2, true), ("k4", 3, true), ("k5", 3, false)]);
     assert_eq!(records.effects()[1].touched, ["a", "b"]);
     assert_eq!(records.all_seen().count(), 5);

@@ -1,4 +1,5 @@
 //! The SQLite store: what survives, what is refused at opening, and what happens when many come at once.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
@@ -53,14 +54,16 @@ fn a_copy_of_the_files_taken_while_running_has_every_answer_given() {
     let folder = Folder::new();
     let store = open(&folder);
     for n in 0..20 {
-        let made = task(&format!("k{n}"), "create", json!({"entity_id": format!("n{n}"), "fields": {"n": n}}));
+        let made =
+            task(&format!("k{n}"), "create", json!({"entity_id": format!("n{n}"), "fields": {"n": n}}));
         assert_eq!(statuses(&store, &first_push(&[made])), [Status::Applied]);
         let copy = Folder::new();
         for file in ["server.db", "server.db-wal"] {
             std::fs::copy(folder.path().join(file), copy.path().join(file)).unwrap();
         }
         let reopened = open(&copy);
-        let last = task(&format!("k{n}"), "create", json!({"entity_id": format!("n{n}"), "fields": {"n": n}}));
+        let last =
+            task(&format!("k{n}"), "create", json!({"entity_id": format!("n{n}"), "fields": {"n": n}}));
         assert_eq!(statuses(&reopened, &first_push(&[last])), [Status::Duplicate]);
         drop(reopened);
         assert_eq!(count(&copy, "SELECT count(*) FROM records"), n + 1);
@@ -127,12 +130,47 @@ fn a_request_that_fails_leaves_nothing_and_harms_no_other() {
 }
 
 #[test]
+fn a_request_that_cannot_be_stored_harms_none_that_share_its_transaction() {
+    let folder = Folder::new();
+    let store = open(&folder);
+    let blocker = Connection::open(folder.database()).unwrap();
+    blocker
+        .execute_batch(
+            "CREATE TRIGGER full BEFORE INSERT ON seen WHEN new.key LIKE 'bad%' BEGIN SELECT RAISE(FAIL, 'full'); END",
+        )
+        .unwrap();
+    let gate = Arc::new(Barrier::new(12));
+    let threads: Vec<_> = (0..12)
+        .map(|thread| {
+            let (store, gate) = (store.clone(), Arc::clone(&gate));
+            std::thread::spawn(move || {
+                gate.wait();
+                for n in 0..20 {
+                    let kind = if thread % 4 == 0 { "bad" } else { "good" };
+                    let id = format!("{kind}-{thread}-{n}");
+                    let body = first_push(&[task(&id, "create", json!({"entity_id": id}))]);
+                    let answer = store.push_blocking("default", read(&body));
+                    assert_eq!(answer.is_ok(), kind == "good", "{id}");
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    drop(store);
+    assert_eq!(count(&folder, "SELECT count(*) FROM records"), 9 * 20);
+    assert_eq!(count(&folder, "SELECT count(*) FROM records WHERE entity_id LIKE 'bad%'"), 0);
+    assert_eq!(count(&folder, "SELECT version FROM tenants"), 9 * 20, "nothing was stored twice");
+}
+
+#[test]
 fn a_database_that_cannot_be_written_answers_503_and_works_again_afterwards() {
     let folder = Folder::new();
     let store = open(&folder);
     statuses(&store, &first_push(&[task("k1", "create", json!({}))]));
     let blocker = Connection::open(folder.database()).unwrap();
-    blocker.execute_batch("CREATE TRIGGER full BEFORE INSERT ON seen BEGIN SELECT RAISE(FAIL, 'full'); END").unwrap();
+    blocker
+        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON seen BEGIN SELECT RAISE(FAIL, 'full'); END")
+        .unwrap();
     let next = first_push(&[task("k2", "update", json!({"fields": {"a": 1}}))]);
     let problem = store.push_blocking("default", read(&next)).unwrap_err().into_problem();
     assert_eq!((problem.status, problem.code.as_str()), (503, "unavailable"));
@@ -192,5 +230,9 @@ async fn a_new_name_makes_every_client_reconcile() {
     let problem = store.changes("default", Some(cursor), 10, 1000).await.unwrap_err().into_problem();
     assert_eq!(problem.code, "cursor_expired");
     let answer = store.push("default", read(&body)).await.unwrap();
-    assert_eq!(answer.results[0].status, Status::Duplicate, "first contact again, and the keys are still known");
+    assert_eq!(
+        answer.results[0].status,
+        Status::Duplicate,
+        "first contact again, and the keys are still known"
+    );
 }

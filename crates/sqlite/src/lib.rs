@@ -1,1 +1,38 @@
-//! The SQLite store of Landfall.
+//! The SQLite store of Landfall: the queue, the records and the journal in one file.
+//!
+//! It implements [`landfall_core::store::Store`] and decides nothing. Its laws, each with a test in `tests/`:
+//!
+//! - a commit that returned is on the disk (write-ahead log, `synchronous = EXTRA`), and the settings are read back;
+//! - opening recovers, then makes a durable write before anything is shown: recovered alone is not durable;
+//! - a file of a newer version, of another program, or that is no database is refused with not one byte changed;
+//! - every row carries a checksum that is verified at each read: a damaged row is named, never handed out;
+//! - after a failed commit or an I/O error the handle refuses to work until [`Store::reopen`];
+//! - no question costs more in a longer queue.
+//!
+//! ```no_run
+//! use landfall_sqlite::SqliteStore;
+//! let store = SqliteStore::open("queue.db")?;
+//! # Ok::<(), landfall_core::store::StoreError>(())
+//! ```
+//!
+//! Map: `open` and `file` bring up a file, `migrate` its schema, `tx` transactions, `tasks`, `entities`, `journal` and
+//! `meta` the rows, `codec` their encoding and checksum, `reader` the way in beside the writer.
+//!
+//! [`Store::reopen`]: landfall_core::store::Store::reopen
+
+mod codec;
+mod entities;
+mod error;
+mod file;
+mod journal;
+mod meta;
+mod migrate;
+mod open;
+mod reader;
+mod store;
+mod tasks;
+mod tx;
+mod wal;
+
+pub use open::{Durability, Options};
+pub use store::SqliteStore;

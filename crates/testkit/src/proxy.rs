@@ -29,7 +29,6 @@ mod connection;
 mod forge;
 mod http;
 mod plan;
-mod rng;
 mod shared;
 mod upstream;
 

@@ -126,7 +126,9 @@ pub fn checked_headers(provider: &dyn HeadersProvider) -> Result<Vec<(String, St
             return Err(HeadersError::new("a header name from the headers provider is not a token"));
         }
         if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
-            return Err(HeadersError::new("the headers provider sets a header that belongs to the transport"));
+            return Err(HeadersError::new(
+                "the headers provider sets a header that belongs to the transport",
+            ));
         }
         if !value.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
             return Err(HeadersError::new(

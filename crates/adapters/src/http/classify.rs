@@ -83,6 +83,7 @@ use FailureKind as Kind;
 /// The table for whole answers of a sync endpoint. Verdicts on single tasks travel inside a 200; everything here is
 /// about the request as a whole, so a mistake of a proxy or of the configuration must never be taken for a refusal
 /// of content: only 400, 403, 413 and 422 may make dead letters, and not when they come as a web page.
+#[rustfmt::skip]
 static SYNC_ENDPOINT: &[Row] = &[
     // Named by the protocol.
     row(400, 499, When::Code(code::SERVER_CHANGED), Kind::ServerChanged, Answered, "another database answers here"),
@@ -206,10 +207,10 @@ impl Table {
                     When::RetryAfter => wait.is_some(),
                 }
         });
-        let (kind, delivery, why) = found.map_or(
-            (FailureKind::Protocol, Delivery::Unknown, "an answer that no rule knows"),
-            |row| (row.kind, row.delivery, row.why),
-        );
+        let (kind, delivery, why) = found
+            .map_or((FailureKind::Protocol, Delivery::Unknown, "an answer that no rule knows"), |row| {
+                (row.kind, row.delivery, row.why)
+            });
         let mut message = format!("{} {why}", response.status);
         if let Some(problem) = problem {
             if !problem.code.is_empty() {
@@ -367,7 +368,8 @@ mod tests {
                 HttpResponse::new(status, "", " \n<!DOCTYPE html><p>"),
             ] {
                 let (kind, ..) = judged(&response).unwrap();
-                let deadly = matches!(kind, Kind::Rejected | Kind::Forbidden | Kind::Protocol | Kind::TooLarge);
+                let deadly =
+                    matches!(kind, Kind::Rejected | Kind::Forbidden | Kind::Protocol | Kind::TooLarge);
                 assert!(!deadly, "{status} {kind:?}");
             }
         }
@@ -395,7 +397,8 @@ mod tests {
     #[test]
     fn a_wait_may_stand_in_the_problem_and_is_bounded() {
         let mut problem = Problem::new(429, code::RATE_LIMITED, "d").retry_after_ms(30_000);
-        let answer = |problem: &Problem| HttpResponse::new(429, PROBLEM, serde_json::to_vec(problem).unwrap());
+        let answer =
+            |problem: &Problem| HttpResponse::new(429, PROBLEM, serde_json::to_vec(problem).unwrap());
         assert_eq!(judged(&answer(&problem).with_header("retry-after", "5")).unwrap().2, Some(30));
         problem.retry_after_ms = Some(u64::MAX);
         assert_eq!(judged(&answer(&problem)).unwrap().2, Some(RETRY_AFTER_MAX.as_secs()));

@@ -76,7 +76,7 @@ mod tests {
             (Some(NOW), &["Sun, 99 Nov 1994 08:50:37 GMT"], None),
             (None, &["Sun, 06 Nov 1994 08:50:37 GMT"], None),
             (Some("yesterday"), &["Sun, 06 Nov 1994 08:50:37 GMT"], None),
-            (None, &["rubbish", "5", "3"], Some(5)),
+            (None, &["rubbish", "3", "5", "4"], Some(5)),
         ];
         for (date, values, expected) in cases {
             assert_eq!(wait(*date, values), *expected, "{values:?} at {date:?}");
@@ -95,8 +95,9 @@ mod tests {
         };
         for _ in 0..20_000 {
             let length = next() % 34;
-            let bytes: Vec<u8> =
-                (0..length).map(|_| alphabet[usize::try_from(next() % 33).unwrap() % alphabet.len()]).collect();
+            let bytes: Vec<u8> = (0..length)
+                .map(|_| alphabet[usize::try_from(next() % 33).unwrap() % alphabet.len()])
+                .collect();
             let text = String::from_utf8_lossy(&bytes);
             assert!(wait(Some(NOW), &[&text]) <= Some(RETRY_AFTER_MAX.as_secs()), "{text}");
         }

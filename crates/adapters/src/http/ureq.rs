@@ -12,6 +12,7 @@ use ::ureq::unversioned::transport::DefaultConnector;
 use ::ureq::{Agent, Body, Error, http, tls};
 use landfall_core::adapter::BoxFuture;
 use landfall_core::failure::Delivery;
+use std::fmt;
 use std::future::Future;
 use std::io::{self, Read};
 use std::pin::Pin;
@@ -34,9 +35,15 @@ const BODY_CAPACITY: usize = 16 << 10;
 ///
 /// Cloning shares the connections. A dropped future leaves its thread to finish alone within the request's timeout;
 /// its answer is thrown away.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct UreqTransport {
     agent: Agent,
+}
+
+impl fmt::Debug for UreqTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UreqTransport(..)")
+    }
 }
 
 impl UreqTransport {
@@ -67,7 +74,8 @@ impl UreqTransport {
         for (name, value) in &request.headers {
             builder = builder.header(name, value);
         }
-        let invalid = |_| Trouble::Ours(TransportErrorKind::InvalidRequest, "the URL or a header is not valid");
+        let invalid =
+            |_| Trouble::Ours(TransportErrorKind::InvalidRequest, "the URL or a header is not valid");
         let response = if request.body.is_empty() && request.method == super::Method::Get {
             self.run(builder.body(()).map_err(invalid)?, request.timeout)?
         } else {
@@ -246,8 +254,29 @@ fn sort_io(cause: &io::Error) -> (TransportErrorKind, &'static str) {
         | io::ErrorKind::NetworkDown
         | io::ErrorKind::AddrNotAvailable => (Kind::Unreachable, "there is no route to the host"),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => (Kind::Timeout, "the connection timed out"),
-        io::ErrorKind::UnexpectedEof => (Kind::Reset, "the connection was closed before the answer was whole"),
+        io::ErrorKind::UnexpectedEof => {
+            (Kind::Reset, "the connection was closed before the answer was whole")
+        }
         _ => (Kind::Reset, "the connection broke"),
+    }
+}
+
+#[derive(Default)]
+enum ProxyChoice {
+    #[default]
+    Environment,
+    None,
+    This(::ureq::Proxy),
+}
+
+impl fmt::Debug for ProxyChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // An address of a proxy may hold a password.
+        f.write_str(match self {
+            Self::Environment => "Environment",
+            Self::None => "None",
+            Self::This(_) => "This(..)",
+        })
     }
 }
 
@@ -255,7 +284,7 @@ fn sort_io(cause: &io::Error) -> (TransportErrorKind, &'static str) {
 #[derive(Debug, Default)]
 #[must_use]
 pub struct UreqTransportBuilder {
-    without_proxy: bool,
+    proxy: ProxyChoice,
     idle_timeout: Option<Duration>,
     user_agent: Option<String>,
     roots: Option<Vec<tls::Certificate<'static>>>,
@@ -264,8 +293,22 @@ pub struct UreqTransportBuilder {
 impl UreqTransportBuilder {
     /// Ignores the proxy that the environment names (`HTTPS_PROXY` and its kin); by default it is used.
     pub fn without_proxy(mut self) -> Self {
-        self.without_proxy = true;
+        self.proxy = ProxyChoice::None;
         self
+    }
+
+    /// Goes through this proxy (`http://host:port`) instead of the one that the environment names. The proxy is asked
+    /// to connect (`CONNECT`), so it sees nothing of an encrypted exchange.
+    ///
+    /// # Errors
+    /// [`TransportErrorKind::InvalidRequest`] when the address is not a proxy's.
+    pub fn proxy(mut self, url: &str) -> Result<Self, TransportError> {
+        let invalid = |_| {
+            let message = "the proxy's address is not valid";
+            TransportError::new(TransportErrorKind::InvalidRequest, Delivery::NotSent, message)
+        };
+        self.proxy = ProxyChoice::This(::ureq::Proxy::new(url).map_err(invalid)?);
+        Ok(self)
     }
 
     /// Gives up when no byte has come for so long, though the exchange's own time is not up. Off by default: a
@@ -287,8 +330,13 @@ impl UreqTransportBuilder {
     /// # Errors
     /// [`TransportErrorKind::Tls`] when the text has no readable certificate.
     pub fn trust_only_pem(mut self, pem: &[u8]) -> Result<Self, TransportError> {
-        let unreadable =
-            || TransportError::new(TransportErrorKind::Tls, Delivery::NotSent, "no readable certificate in the PEM");
+        let unreadable = || {
+            TransportError::new(
+                TransportErrorKind::Tls,
+                Delivery::NotSent,
+                "no readable certificate in the PEM",
+            )
+        };
         let mut roots = Vec::new();
         for item in tls::parse_pem(pem) {
             if let tls::PemItem::Certificate(certificate) = item.map_err(|_| unreadable())? {
@@ -312,7 +360,8 @@ impl UreqTransportBuilder {
         if let Some(roots) = &self.roots {
             tls = tls.root_certs(tls::RootCerts::new_with_certs(roots));
         }
-        let user_agent = self.user_agent.unwrap_or_else(|| concat!("landfall/", env!("CARGO_PKG_VERSION")).into());
+        let user_agent =
+            self.user_agent.unwrap_or_else(|| concat!("landfall/", env!("CARGO_PKG_VERSION")).into());
         let mut config = Agent::config_builder()
             .tls_config(tls.build())
             .http_status_as_error(false)
@@ -324,8 +373,10 @@ impl UreqTransportBuilder {
             .max_idle_connections(IDLE_CONNECTIONS * 2)
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE);
-        if self.without_proxy {
-            config = config.proxy(None);
+        match self.proxy {
+            ProxyChoice::Environment => {}
+            ProxyChoice::None => config = config.proxy(None),
+            ProxyChoice::This(proxy) => config = config.proxy(Some(proxy)),
         }
         let connector = wire::Watched(DefaultConnector::default());
         UreqTransport { agent: Agent::with_parts(config.build(), connector, DefaultResolver::default()) }

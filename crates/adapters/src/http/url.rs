@@ -111,7 +111,8 @@ fn check_authority(authority: &str) -> Result<String, EndpointError> {
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or(EndpointError::Host)?;
         host.parse::<Ipv6Addr>().map_err(|_| EndpointError::Host)?;
-        let port = if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or(EndpointError::Host)?) };
+        let port =
+            if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or(EndpointError::Host)?) };
         (host, port)
     } else {
         let (host, port) =
@@ -143,7 +144,8 @@ fn check_path(path: &str) -> Result<(), EndpointError> {
             _ => return Err(EndpointError::Path),
         };
     }
-    let dots = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    let dots =
+        |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
     if path.split('/').any(dots) { Err(EndpointError::Path) } else { Ok(()) }
 }
 

@@ -25,18 +25,15 @@ pub enum SessionEnd {
 
 #[derive(Clone, Debug)]
 pub(super) struct Session {
-    end: SessionEnd,
-    started: Mono,
+    /// Until when backoffs are waited for; `None` for one pass.
+    deadline: Option<Mono>,
     stopping: bool,
     report: Report,
 }
 
 impl Session {
     pub(super) fn deadline(&self) -> Option<Mono> {
-        match self.end {
-            SessionEnd::OnePass => None,
-            SessionEnd::Drained { within } => Some(self.started.after(within)),
-        }
+        self.deadline
     }
 
     pub(super) fn report_mut(&mut self) -> &mut Report {
@@ -45,19 +42,17 @@ impl Session {
 }
 
 impl Step {
-    /// Starts a session, or widens the running one if the new end is later.
+    /// Starts a session, or makes the running one last longer if the new end is later.
     pub fn start_session(&mut self, end: SessionEnd) {
+        let deadline = match end {
+            SessionEnd::OnePass => None,
+            SessionEnd::Drained { within } => Some(self.now.mono.after(within)),
+        };
         match &mut self.state.session {
-            Some(session) => {
-                if let (SessionEnd::OnePass, SessionEnd::Drained { .. }) = (session.end, end) {
-                    session.end = end;
-                    session.started = self.now.mono;
-                }
-            }
+            Some(session) => session.deadline = session.deadline.max(deadline),
             None => {
                 self.state.refreshed = false;
-                self.state.session =
-                    Some(Session { end, started: self.now.mono, stopping: false, report: Report::default() });
+                self.state.session = Some(Session { deadline, stopping: false, report: Report::default() });
                 // A fresh wish to sync is a hint that it may work now.
                 if let Gate::Waiting { why, .. } = &self.state.gate {
                     use crate::failure::FailureKind::{Intercepted, Unreachable};
@@ -100,10 +95,10 @@ impl Step {
             let will_send_later = match &self.state.gate {
                 Gate::NeedsCredentials { .. } | Gate::Stopped { .. } => false,
                 Gate::Open | Gate::Waiting { .. } => {
-                    tx.next_claim(crate::time::Timestamp(i64::MIN))?.is_some()
+                    tx.next_claim(self.now.wall)?.is_some() || !tx.claimable(self.now.wall, 1)?.tasks.is_empty()
                 }
             };
-            if can_send_now || (matches!(session.end, SessionEnd::Drained { .. }) && will_send_later) {
+            if can_send_now || (session.deadline.is_some() && will_send_later) {
                 return Ok(());
             }
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use landfall_protocol::{ErrorDetail, Fields, Problem, Status, Task, TaskResult, code, task_code};
 
-use super::fingerprint::{Fingerprint, compact, fingerprint, fingerprint_of_text};
+use super::fingerprint::{Fingerprint, compact};
 use super::rules::{Decision, check, decide, key_is_usable};
 use super::{Effect, Identity, Policy, Records, RecordsError, Refusal, Seen, Stored, Writes, rejected};
 use crate::incoming::{Incoming, Submission};
@@ -85,28 +85,29 @@ impl Draft<'_> {
     ) -> Result<TaskResult, RecordsError> {
         let key = incoming.key();
         if !key_is_usable(key) {
-            let error = ErrorDetail::new(task_code::MALFORMED, "key must have 1 to 255 printable ASCII characters");
+            let error =
+                ErrorDetail::new(task_code::MALFORMED, "key must have 1 to 255 printable ASCII characters");
             return Ok(rejected(key, error));
         }
-        let print = match incoming {
-            Incoming::Task(task) => fingerprint(task),
-            Incoming::Unreadable { text, .. } => fingerprint_of_text(text),
-        };
+        let print = incoming.fingerprint();
         if let Some(seen) = self.seen(key)? {
             return self.repeat(incoming, &seen, print);
         }
         let result = match (culprit, incoming) {
             (Some((at, _)), _) if *at != position => {
-                let error = ErrorDetail::new(task_code::GROUP_ABORTED, "another task of the group was not applied");
+                let error =
+                    ErrorDetail::new(task_code::GROUP_ABORTED, "another task of the group was not applied");
                 return Ok(TaskResult { error: Some(error), ..TaskResult::new(key, Status::Retry) });
             }
             // The state it failed on may have been the group's own, which is gone: tell what is there now.
-            (Some((_, verdict)), Incoming::Task(task)) if verdict.status == Status::Conflict => self.conflict(task)?,
+            (Some((_, verdict)), Incoming::Task(task, _)) if verdict.status == Status::Conflict => {
+                self.conflict(task)?
+            }
             (Some((_, verdict)), _) => verdict.clone(),
             (None, Incoming::Unreadable { message, .. }) => {
                 rejected(key, ErrorDetail::new(task_code::MALFORMED, message.clone()))
             }
-            (None, Incoming::Task(task)) => self.judge(policy, identity, submission, task, print)?,
+            (None, Incoming::Task(task, _)) => self.judge(policy, identity, submission, task, print)?,
         };
         // The record a conflict shows is looked up again on a repeat.
         let kept = match result.status {
@@ -127,15 +128,21 @@ impl Draft<'_> {
     }
 
     /// The answer to a key that was seen before: never another execution.
-    fn repeat(&mut self, incoming: &Incoming, seen: &Seen, print: Fingerprint) -> Result<TaskResult, RecordsError> {
+    fn repeat(
+        &mut self,
+        incoming: &Incoming,
+        seen: &Seen,
+        print: Fingerprint,
+    ) -> Result<TaskResult, RecordsError> {
         let key = incoming.key();
         if seen.fingerprint != print {
-            let error = ErrorDetail::new(task_code::KEY_REUSED, "this key was used for a task with another content");
+            let error =
+                ErrorDetail::new(task_code::KEY_REUSED, "this key was used for a task with another content");
             return Ok(rejected(key, error));
         }
         match (&seen.result.status, incoming) {
             (Status::Applied, _) => Ok(TaskResult { status: Status::Duplicate, ..seen.result.clone() }),
-            (Status::Conflict, Incoming::Task(task)) => self.conflict(task),
+            (Status::Conflict, Incoming::Task(task, _)) => self.conflict(task),
             _ => Ok(seen.result.clone()),
         }
     }
@@ -155,9 +162,9 @@ impl Draft<'_> {
         }
         let entity = (task.entity_type.clone(), task.entity_id.clone());
         let current = self.record(&entity)?;
-        let decision = decide(task, current.as_ref());
+        let decision = decide(task, current);
         if !matches!(decision, Decision::Reject(_) | Decision::Conflict) {
-            let fields = current.as_ref().and_then(|stored| stored.fields.as_ref());
+            let fields = current.and_then(|stored| stored.fields.as_ref());
             if let Err(error) = policy.check(&identity.tenant, task, fields) {
                 return Ok(rejected(key, error));
             }
@@ -187,23 +194,29 @@ impl Draft<'_> {
                 tell_fields = true;
             }
         }
-        let after = self.record(&entity)?;
-        self.writes.effects.push(Effect {
-            client_id: submission.client_id.clone(),
-            key: key.clone(),
-            task_id: task.task_id.clone(),
-            entity_type: entity.0,
-            entity_id: entity.1,
-            operation: task.operation.clone(),
-            version: after.as_ref().map(|stored| stored.version),
-            fingerprint: print,
-            touched: task.fields.iter().map(|(name, _)| name.to_owned()).chain(task.unset.clone()).collect(),
-            changed,
-        });
         let mut result = TaskResult::new(key, Status::Applied);
-        if let Some(stored) = after {
-            result.version = Some(stored.version.to_string());
-            result.fields = stored.fields.filter(|_| tell_fields);
+        let after = self.record(&entity)?;
+        let version = after.map(|stored| stored.version);
+        result.version = version.map(|version| version.to_string());
+        result.fields = after.filter(|_| tell_fields).and_then(|stored| stored.fields.clone());
+        if self.records.keeps_effects() {
+            self.writes.effects.push(Effect {
+                client_id: submission.client_id.clone(),
+                key: key.clone(),
+                task_id: task.task_id.clone(),
+                entity_type: entity.0,
+                entity_id: entity.1,
+                operation: task.operation.clone(),
+                version,
+                fingerprint: print,
+                touched: task
+                    .fields
+                    .iter()
+                    .map(|(name, _)| name.to_owned())
+                    .chain(task.unset.clone())
+                    .collect(),
+                changed,
+            });
         }
         Ok(result)
     }
@@ -211,8 +224,8 @@ impl Draft<'_> {
     /// A conflict with the record as it is now.
     fn conflict(&mut self, task: &Task) -> Result<TaskResult, RecordsError> {
         let current = self.record(&(task.entity_type.clone(), task.entity_id.clone()))?;
-        let version = current.as_ref().map(|stored| stored.version.to_string());
-        let fields = current.and_then(|stored| stored.fields);
+        let version = current.map(|stored| stored.version.to_string());
+        let fields = current.and_then(|stored| stored.fields.clone());
         let deleted = fields.is_none();
         Ok(TaskResult { version, fields, deleted, ..TaskResult::new(&task.key, Status::Conflict) })
     }
@@ -224,16 +237,12 @@ impl Draft<'_> {
         }
     }
 
-    fn record(&mut self, entity: &EntityKey) -> Result<Option<Stored>, RecordsError> {
-        if let Some(stored) = self.over.get(entity) {
-            return Ok(Some(stored.clone()));
+    fn record(&mut self, entity: &EntityKey) -> Result<Option<&Stored>, RecordsError> {
+        if !self.over.contains_key(entity) && !self.known.contains_key(entity) {
+            let stored = self.records.record(&entity.0, &entity.1)?;
+            self.known.insert(entity.clone(), stored);
         }
-        if let Some(stored) = self.known.get(entity) {
-            return Ok(stored.clone());
-        }
-        let stored = self.records.record(&entity.0, &entity.1)?;
-        self.known.insert(entity.clone(), stored.clone());
-        Ok(stored)
+        Ok(self.over.get(entity).or_else(|| self.known.get(entity)?.as_ref()))
     }
 
     fn put(&mut self, entity: EntityKey, fields: Option<Fields>) -> Result<(), RecordsError> {
@@ -265,12 +274,12 @@ impl ActionRoom<'_, '_> {
         if let Some(fields) = self.staged.get(&entity) {
             return Ok(fields.clone());
         }
-        Ok(self.draft.record(&entity)?.and_then(|stored| stored.fields))
+        Ok(self.draft.record(&entity)?.and_then(|stored| stored.fields.clone()))
     }
 
     /// The record becomes exactly these fields.
     pub fn put(&mut self, entity_type: &str, entity_id: &str, fields: Fields) {
-        self.staged.insert((entity_type.to_owned(), entity_id.to_owned()), Some(compact(fields)));
+        self.staged.insert((entity_type.to_owned(), entity_id.to_owned()), Some(compact(&fields)));
     }
 
     /// The record is deleted.

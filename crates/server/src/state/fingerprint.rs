@@ -69,17 +69,15 @@ pub(super) fn tag(texts: &[&str]) -> String {
 }
 
 /// The fields with each value's text freed of whitespace between tokens: the form that is stored.
-pub(super) fn compact(fields: Fields) -> Fields {
-    fields
-        .into_iter()
-        .map(|(name, value)| {
-            let tight = match without_whitespace(value.get()) {
-                Cow::Borrowed(_) => None,
-                Cow::Owned(text) => RawValue::from_string(text).ok(),
-            };
-            (name, tight.unwrap_or(value))
-        })
-        .collect()
+pub(super) fn compact(fields: &Fields) -> Fields {
+    let tight = |(name, value): (&str, &RawValue)| {
+        let tight = match without_whitespace(value.get()) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(text) => RawValue::from_string(text).ok(),
+        };
+        (name.to_owned(), tight.unwrap_or_else(|| value.to_owned()))
+    };
+    fields.iter().map(tight).collect()
 }
 
 /// JSON text without the whitespace outside of strings; nothing else is changed.
@@ -178,7 +176,8 @@ mod tests {
             (r#""operation""#, r#""schema":1,"operation""#),
             (r#""operation""#, r#""unset":["c"],"operation""#),
         ];
-        let mut all: Vec<_> = swaps.iter().map(|(from, to)| fingerprint(&task(&BASE.replace(from, to)))).collect();
+        let mut all: Vec<_> =
+            swaps.iter().map(|(from, to)| fingerprint(&task(&BASE.replace(from, to)))).collect();
         all.push(fingerprint(&task(BASE)));
         let count = all.len();
         all.sort();
@@ -188,6 +187,9 @@ mod tests {
 
     #[test]
     fn whitespace_inside_strings_stays() {
-        assert_eq!(without_whitespace("{ \"a b\\\" c\\\\\" : [ 1 , \" \" ] }"), "{\"a b\\\" c\\\\\":[1,\" \"]}");
+        assert_eq!(
+            without_whitespace("{ \"a b\\\" c\\\\\" : [ 1 , \" \" ] }"),
+            "{\"a b\\\" c\\\\\":[1,\" \"]}"
+        );
     }
 }

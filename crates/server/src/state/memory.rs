@@ -117,6 +117,10 @@ impl Records for MemoryRecords {
         Ok((page, false))
     }
 
+    fn keeps_effects(&self) -> bool {
+        true
+    }
+
     fn write(&mut self, writes: &Writes) -> Result<(), RecordsError> {
         if let Some((client, epoch)) = &writes.client {
             self.clients.insert(client.clone(), *epoch);

@@ -31,14 +31,14 @@ pub(super) enum Decision {
 /// |---|---|---|---|---|
 /// | create | conflict | conflict | put (base absent or current) | put |
 /// | update | patch | conflict | conflict | rejected `not_found` |
-/// | upsert, replace | patch / put | conflict | put (only without base) | put (only without base) |
+/// | upsert, replace | patch / put | conflict | put (base absent or current) | put (only without base) |
 /// | delete | remove | conflict | keep | remove (leaves a tombstone) |
 /// | action | act | conflict | act (base absent or current) | act (only without base) |
 pub(super) fn decide(task: &Task, current: Option<&Stored>) -> Decision {
     let base = task.base_version.as_deref();
     let at_base = base.is_none_or(|base| current.is_some_and(|stored| stored.version.to_string() == base));
     let live = current.and_then(|stored| stored.fields.as_ref());
-    let put = |fields: &Fields, tell| Decision::Put { fields: compact(fields.clone()), tell };
+    let put = |fields: &Fields, tell| Decision::Put { fields: compact(fields), tell };
     match (&task.operation, current, live) {
         (Operation::Create, _, Some(_)) => Decision::Conflict,
         (Operation::Create, None, None) => put(&task.fields, false),
@@ -51,7 +51,7 @@ pub(super) fn decide(task: &Task, current: Option<&Stored>) -> Decision {
             Decision::Put { fields: patched(fields.clone(), task), tell: base.is_none() }
         }
         (Operation::Replace, _, Some(_)) if at_base => put(&task.fields, false),
-        (Operation::Upsert | Operation::Replace, _, None) if base.is_none() => put(&task.fields, false),
+        (Operation::Upsert | Operation::Replace, _, None) if at_base => put(&task.fields, false),
 
         (Operation::Delete, None, _) => Decision::Remove,
         (Operation::Delete, Some(_), None) => Decision::Keep,
@@ -77,7 +77,7 @@ pub(super) fn decide(task: &Task, current: Option<&Stored>) -> Decision {
 
 /// Only the fields the task names change.
 fn patched(mut fields: Fields, task: &Task) -> Fields {
-    for (name, value) in compact(task.fields.clone()) {
+    for (name, value) in compact(&task.fields) {
         fields.insert(name, value);
     }
     for name in &task.unset {

@@ -1,7 +1,8 @@
 //! The server's records in one SQLite file: a writer thread with group commit, readers beside it.
 //!
-//! Requests that wait together are written in **one** transaction, each inside its own savepoint, and answered
-//! after the commit: an answer never says what a crash could take back. A commit that fails leaves the outcome
+//! Requests that wait together are written in **one** transaction and answered after the commit: an answer never says
+//! what a crash could take back. If one of them cannot be stored, all is rolled back and each is tried alone (that
+//! is cheaper than a savepoint for each, which makes SQLite copy every page it touches). A commit that fails leaves the outcome
 //! unknown; those callers get 503 (and repeat with the same keys), the connection is thrown away and opened again.
 //! The rules are not here (`state.rs`), the SQL is in `sqlite/records.rs` and `sqlite/schema.rs`.
 //! Tests: `tests/store.rs`, `tests/rules.rs`.
@@ -111,9 +112,12 @@ struct Inner {
     permits: Semaphore,
 }
 
+/// An answer, and the submission back: freeing it is not the writer's work.
+type Pushed = (Result<PushResponse, Refusal>, Box<Submission>);
+
 #[derive(Debug)]
 enum Job {
-    Push { tenant: String, submission: Box<Submission>, reply: oneshot::Sender<Result<PushResponse, Refusal>> },
+    Push { tenant: String, submission: Box<Submission>, reply: oneshot::Sender<Pushed> },
     Rename { reply: oneshot::Sender<Result<String, StoreError>> },
 }
 
@@ -142,7 +146,7 @@ impl SqliteStore {
         let (reply, answer) = oneshot::channel();
         let job = Job::Push { tenant: tenant.to_owned(), submission: Box::new(submission), reply };
         self.jobs()?.send(job).await.map_err(|_| StoreError::Stopped)?;
-        answer.await.map_err(|_| StoreError::Stopped)?
+        answer.await.map_err(|_| StoreError::Stopped)?.0
     }
 
     /// The same for callers without an async runtime.
@@ -150,7 +154,7 @@ impl SqliteStore {
         let (reply, answer) = oneshot::channel();
         let job = Job::Push { tenant: tenant.to_owned(), submission: Box::new(submission), reply };
         self.jobs()?.blocking_send(job).map_err(|_| StoreError::Stopped)?;
-        answer.blocking_recv().map_err(|_| StoreError::Stopped)?
+        answer.blocking_recv().map_err(|_| StoreError::Stopped)?.0
     }
 
     /// A page of a tenant's change feed. Needs a tokio runtime.
@@ -161,12 +165,18 @@ impl SqliteStore {
         limit: usize,
         max_bytes: usize,
     ) -> Result<ChangesPage, Refusal> {
-        let read = move |records: &SqliteRecords<'_>| state::changes(records, cursor.as_deref(), limit, max_bytes);
+        let read =
+            move |records: &SqliteRecords<'_>| state::changes(records, cursor.as_deref(), limit, max_bytes);
         self.read(tenant, read).await
     }
 
     /// One record of a tenant. Needs a tokio runtime.
-    pub async fn entity(&self, tenant: &str, entity_type: String, entity_id: String) -> Result<Record, Refusal> {
+    pub async fn entity(
+        &self,
+        tenant: &str,
+        entity_type: String,
+        entity_id: String,
+    ) -> Result<Record, Refusal> {
         self.read(tenant, move |records| state::entity(records, &entity_type, &entity_id)).await
     }
 
@@ -191,7 +201,8 @@ impl SqliteStore {
             let pooled = store.readers().pop();
             let mut connection = pooled.map_or_else(|| schema::open_reader(&store.0.path), Ok)?;
             let snapshot = connection.transaction().map_err(StoreError::from)?;
-            let result = SqliteRecords::new(&snapshot, &tenant).map_err(Refusal::from).and_then(|view| read(&view));
+            let result =
+                SqliteRecords::new(&snapshot, &tenant).map_err(Refusal::from).and_then(|view| read(&view));
             snapshot.finish().map_err(StoreError::from)?;
             if !matches!(result, Err(Refusal::Store(_))) {
                 store.readers().push(connection);
@@ -253,25 +264,35 @@ impl Writer {
             }
             let requests = batch.iter().map(|(tenant, submission, _)| (tenant.as_str(), submission.as_ref()));
             let requests: Vec<_> = requests.collect();
-            match self.write(&requests) {
-                Ok(answers) => {
-                    for ((_, _, reply), answer) in batch.into_iter().zip(answers) {
-                        let _ = reply.send(answer);
-                    }
-                }
-                Err(error) => {
-                    self.connection = None;
-                    let cause = Arc::new(error);
-                    for (_, _, reply) in batch {
-                        let _ = reply.send(Err(Refusal::Store(RecordsError::new(Arc::clone(&cause)))));
-                    }
-                }
+            let answers = self.write_together_or_alone(&requests);
+            for ((_, submission, reply), answer) in batch.into_iter().zip(answers) {
+                let _ = reply.send((answer, submission));
             }
         }
     }
 
-    /// One transaction for some requests. An error: none of them is known to be stored.
-    fn write(&mut self, requests: &[(&str, &Submission)]) -> Result<Vec<Result<PushResponse, Refusal>>, StoreError> {
+    /// An answer to each request. If one cannot be stored, each gets a transaction of its own, so that it harms no
+    /// other.
+    fn write_together_or_alone(&mut self, requests: &[Request<'_>]) -> Vec<Result<PushResponse, Refusal>> {
+        match self.write(requests) {
+            Ok(answers) => answers,
+            Err(Failed::OneRequest(_)) if requests.len() > 1 => {
+                let alone = requests.iter().map(|request| match self.write(std::slice::from_ref(request)) {
+                    Ok(mut answers) => answers.pop().unwrap_or_else(|| Err(StoreError::Stopped.into())),
+                    Err(failed) => Err(Refusal::Store(failed.into_cause())),
+                });
+                alone.collect()
+            }
+            Err(failed) => {
+                let cause = Arc::new(failed.into_cause());
+                let refuse = |_: &Request<'_>| Err(Refusal::Store(RecordsError::new(Arc::clone(&cause))));
+                requests.iter().map(refuse).collect()
+            }
+        }
+    }
+
+    /// One transaction for some requests. After a failure the connection is in doubt and is opened anew.
+    fn write(&mut self, requests: &[Request<'_>]) -> Result<Vec<Result<PushResponse, Refusal>>, Failed> {
         if requests.is_empty() {
             return Ok(Vec::new());
         }
@@ -279,23 +300,21 @@ impl Writer {
             Some(connection) => connection,
             None => schema::open_writer(&self.path)?,
         };
-        let connection = self.connection.insert(connection);
-        let tx = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        let tx = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
         let mut answers = Vec::with_capacity(requests.len());
         for (tenant, submission) in requests {
-            run(&tx, "SAVEPOINT request")?;
+            // The rules write once, at their very end: what is refused or panics before has changed nothing.
             let pushed = catch_unwind(AssertUnwindSafe(|| {
                 let mut records = SqliteRecords::new(&tx, tenant)?;
                 state::push_with(&mut records, self.policy.as_ref(), submission)
             }));
-            let answer = pushed.unwrap_or_else(|_| Err(StoreError::PolicyPanicked.into()));
-            if answer.is_err() {
-                run(&tx, "ROLLBACK TO request")?;
+            match pushed.unwrap_or_else(|_| Err(StoreError::PolicyPanicked.into())) {
+                Err(Refusal::Store(cause)) => return Err(Failed::OneRequest(cause)),
+                answer => answers.push(answer),
             }
-            run(&tx, "RELEASE request")?;
-            answers.push(answer);
         }
-        tx.commit().map_err(StoreError::OutcomeUnknown)?;
+        tx.commit().map_err(|error| Failed::All(StoreError::OutcomeUnknown(error).into()))?;
+        self.connection = Some(connection);
         Ok(answers)
     }
 
@@ -311,7 +330,27 @@ impl Writer {
     }
 }
 
-/// Runs a statement that gives no rows.
-fn run(connection: &Connection, sql: &str) -> Result<(), rusqlite::Error> {
-    connection.prepare_cached(sql)?.execute([]).map(|_| ())
+/// A tenant and what it pushes.
+type Request<'a> = (&'a str, &'a Submission);
+
+/// A transaction that was not answered.
+enum Failed {
+    /// One of the requests could not be stored; all were rolled back.
+    OneRequest(RecordsError),
+    /// No request's fault: the transaction did not begin, or its commit has an unknown outcome.
+    All(RecordsError),
+}
+
+impl Failed {
+    fn into_cause(self) -> RecordsError {
+        match self {
+            Self::OneRequest(cause) | Self::All(cause) => cause,
+        }
+    }
+}
+
+impl<E: Into<StoreError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::All(error.into().into())
+    }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::forge;
 use super::http::{BodyKind, FrameError, Framer, Head, head_end};
 use super::plan::{Cut, Duplicate, Ending, Fault, Which};
-use super::rng::Rng;
+use crate::rng::Rng;
 use super::shared::{FaultEvent, LateCopy, Reached, Shared, Side, Socket, Wanted};
 use super::upstream::{Exchange, Link, Reply};
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::http::http_date;
 use super::plan::Fault;
-use super::rng::Rng;
+use crate::rng::Rng;
 use super::upstream::Reply;
 
 /// A made-up reply with a `Content-Length`, dated `now_s` (seconds since 1970).

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::rng::Rng;
+use crate::rng::Rng;
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -41,7 +41,11 @@ pub(super) struct Watched<C>(pub(super) C);
 impl<C: Connector<()>> Connector<()> for Watched<C> {
     type Out = WatchedTransport<C::Out>;
 
-    fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<()>) -> Result<Option<Self::Out>, Error> {
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<()>,
+    ) -> Result<Option<Self::Out>, Error> {
         let connected = self.0.connect(details, chained);
         // A proxy is reached through a connection that is watched as well. Whatever was written to it while
         // connecting was not the request.
@@ -128,7 +132,10 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", Some(Framing::UntilClose)),
             ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", Some(Framing::UntilClose)),
             ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}", Some(Framing::UntilClose)),
-            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Some(Framing::Delimited)),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+                Some(Framing::Delimited),
+            ),
             ("HTTP/1.1 100 Continue\r\n\r\n", None),
         ];
         for (head, expected) in cases {

@@ -48,7 +48,8 @@ impl<'c> SqliteRecords<'c> {
         let tenant = match self.tenant {
             Some(tenant) => tenant,
             None => {
-                let mut new = self.connection.prepare_cached("INSERT INTO tenants(name, version) VALUES (?1, 0)")?;
+                let mut new =
+                    self.connection.prepare_cached("INSERT INTO tenants(name, version) VALUES (?1, 0)")?;
                 new.insert([&self.identity.tenant])?
             }
         };
@@ -85,7 +86,16 @@ impl<'c> SqliteRecords<'c> {
             };
             client = Some((&seen.client_id, id));
             let (status, version, more) = flat(&seen.result)?;
-            remember.execute(params![tenant, key, id, seen.task_id, seen.fingerprint.0, status, version, more])?;
+            remember.execute(params![
+                tenant,
+                key,
+                id,
+                seen.task_id,
+                seen.fingerprint.0,
+                status,
+                version,
+                more
+            ])?;
         }
         Ok(())
     }
@@ -122,7 +132,8 @@ impl Records for SqliteRecords<'_> {
     }
 
     fn record(&self, entity_type: &str, entity_id: &str) -> Result<Option<Stored>, RecordsError> {
-        let sql = "SELECT version, fields FROM records WHERE tenant = ?1 AND entity_type = ?2 AND entity_id = ?3";
+        let sql =
+            "SELECT version, fields FROM records WHERE tenant = ?1 AND entity_type = ?2 AND entity_id = ?3";
         let read = |row: &Row<'_>| Ok(Stored { version: version(row, 0)?, fields: fields(row, 1)? });
         Ok(self.one(sql, &[entity_type, entity_id], read)?)
     }
@@ -172,17 +183,24 @@ fn flat(result: &TaskResult) -> Result<(i64, Option<i64>, Option<String>), Store
         Status::Rejected => 2,
         Status::Duplicate | Status::Retry | Status::Other(_) => return Err(StoreError::Damaged("status")),
     };
-    let bare = TaskResult { version: result.version.clone(), ..TaskResult::new(&result.key, result.status.clone()) };
+    let bare =
+        TaskResult { version: result.version.clone(), ..TaskResult::new(&result.key, result.status.clone()) };
     let more = if bare == *result {
         None
     } else {
         Some(serde_json::to_string(result).map_err(|_| StoreError::Damaged("result"))?)
     };
-    let version = result.version.as_ref().map(|text| text.parse().map_err(|_| StoreError::Damaged("version")));
+    let version =
+        result.version.as_ref().map(|text| text.parse().map_err(|_| StoreError::Damaged("version")));
     Ok((status, version.transpose()?, more))
 }
 
-fn unflat(key: &str, status: i64, version: Option<i64>, more: Option<String>) -> Result<TaskResult, StoreError> {
+fn unflat(
+    key: &str,
+    status: i64,
+    version: Option<i64>,
+    more: Option<String>,
+) -> Result<TaskResult, StoreError> {
     if let Some(json) = more {
         return serde_json::from_str(&json).map_err(|_| StoreError::Damaged("result"));
     }

@@ -77,6 +77,8 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     set(&connection, "synchronous", "EXTRA", "3")?;
     set(&connection, "trusted_schema", "OFF", "0")?;
     set(&connection, "cell_size_check", "ON", "1")?;
+    // Keys are random, so each lands on another page: keep many. In KiB, negative by SQLite's convention.
+    set(&connection, "cache_size", "-32768", "-32768")?;
 
     let tx = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
     // Another process may have migrated while we waited.
@@ -85,7 +87,9 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
         tx.execute_batch(step)?;
     }
     if done < MIGRATIONS.len() {
-        tx.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {known};"))?;
+        tx.execute_batch(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {known};"
+        ))?;
     }
     tx.execute("INSERT INTO meta VALUES ('server_id', ?1) ON CONFLICT DO NOTHING", [new_name()])?;
     tx.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE name = 'opened'", [])?;

@@ -69,6 +69,7 @@ pub fn full_task(seq: u64) -> Task {
             payload: payload.into(),
             fingerprint: Fingerprint::of(payload.as_bytes()),
             base_version: Some("W/\"7\"".into()),
+            open_sends: u32::MAX,
         }),
         claim_at: Some(Timestamp(i64::MAX)),
         attempts: u32::MAX,
@@ -90,7 +91,8 @@ pub fn failure_note() -> FailureNote {
 
 /// Values that are easily changed by storing them.
 pub fn odd_fields() -> Fields {
-    let nested = Fields::from([("inner", Value::List(vec![Value::Null, Value::Bool(false), Fields::new().into()]))]);
+    let nested =
+        Fields::from([("inner", Value::List(vec![Value::Null, Value::Bool(false), Fields::new().into()]))]);
     Fields::from([
         ("", Value::from("")),
         ("null", Value::Null),

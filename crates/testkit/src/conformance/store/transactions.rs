@@ -130,6 +130,8 @@ fn assert_only_before(tx: &mut dyn StoreTx) {
     assert_eq!((tx.replica().unwrap(), tx.lease().unwrap()), (None, None));
 }
 
+const NONE: [u64; 0] = [];
+
 fn positions(tx: &dyn StoreRead) -> Vec<u64> {
     tx.tasks_after(0, 99).unwrap().tasks.iter().map(|task| task.seq).collect()
 }
@@ -146,7 +148,7 @@ pub(super) fn points_nest(harness: &dyn StoreUnderTest) {
         tx.put_task(&task(3, &note("3"))).unwrap();
         assert_eq!(positions(tx), [1, 3]);
         tx.rollback_to(outer).unwrap();
-        assert_eq!(positions(tx), []);
+        assert_eq!(positions(tx), NONE);
         tx.put_task(&task(4, &note("4"))).unwrap();
     });
     assert_eq!(look(store.as_mut(), |tx| positions(tx)), [4]);
@@ -159,11 +161,11 @@ pub(super) fn a_point_can_be_returned_to_twice(harness: &dyn StoreUnderTest) {
         for seq in 1..=3 {
             tx.put_task(&task(seq, &note("1"))).unwrap();
             tx.rollback_to(point).unwrap();
-            assert_eq!(positions(tx), []);
+            assert_eq!(positions(tx), NONE);
             assert_eq!(tx.counts().unwrap().total(), 0);
         }
     });
-    assert_eq!(look(store.as_mut(), |tx| positions(tx)), []);
+    assert_eq!(look(store.as_mut(), |tx| positions(tx)), NONE);
 }
 
 pub(super) fn released_work_stays_and_falls_with_the_outer_point(harness: &dyn StoreUnderTest) {
@@ -179,7 +181,7 @@ pub(super) fn released_work_stays_and_falls_with_the_outer_point(harness: &dyn S
     look(store.as_mut(), |tx| {
         let outer = released(tx);
         tx.rollback_to(outer).unwrap();
-        assert_eq!(positions(tx), []);
+        assert_eq!(positions(tx), NONE);
     });
     commit(store.as_mut(), |tx| {
         let outer = released(tx);

@@ -1,0 +1,300 @@
+//! The adapter for Landfall's own protocol: `POST {endpoint}`, `GET {endpoint}/changes`, `GET {endpoint}/entities/…`.
+//!
+//! This file puts calls together; what goes out is made in [`encode`], what comes back is read in [`decode`], both
+//! without a network and open to simulators. The protocol in words: `docs/writing-a-backend.md`. It knows nothing of
+//! the queue. Tests: in both submodules, and `tests/sync_endpoint.rs` over real sockets.
+
+pub mod decode;
+pub mod encode;
+
+pub use crate::http::url::EndpointError;
+pub use decode::{decode_fetch, decode_pull, decode_push};
+pub use encode::{encode_push, entity_url, pull_url};
+
+use crate::http::auth::{HeadersProvider, NoHeaders, checked_headers, redact};
+use crate::http::classify::Table;
+use crate::http::url::Endpoint;
+use crate::http::{HttpRequest, HttpResponse, HttpTransport, Method, RESPONSE_BYTES_MAX};
+use landfall_core::adapter::{
+    Adapter, BoxFuture, CallContext, Capabilities, EffectClass, Outcome, PullPage, PullRequest, PushBatch,
+    PushReply,
+};
+use landfall_core::entity::RemoteEntity;
+use landfall_core::failure::{Delivery, Failure, FailureKind};
+use landfall_core::id::EntityKey;
+use landfall_protocol::CONTENT_TYPE_JSON;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Most tasks in one push unless set otherwise: what the reference server takes, and some 100 KB of small changes.
+const BATCH_TASKS: usize = 500;
+/// Most payload bytes in one push unless set otherwise. 1 MiB: the default limit of nginx, the strictest of the
+/// common servers.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Talks to a backend that implements the sync endpoint protocol, version 1.
+///
+/// ```no_run
+/// # #[cfg(feature = "ureq")] {
+/// use landfall_adapters::SyncEndpoint;
+/// use landfall_adapters::http::auth::BearerToken;
+/// let adapter = SyncEndpoint::builder("https://api.example.com/sync")
+///     .headers(BearerToken::new("…"))
+///     .build()?;
+/// # }
+/// # Ok::<(), landfall_adapters::sync_endpoint::EndpointError>(())
+/// ```
+pub struct SyncEndpoint {
+    endpoint: Endpoint,
+    transport: Arc<dyn HttpTransport>,
+    headers: Arc<dyn HeadersProvider>,
+    table: Table,
+    capabilities: Capabilities,
+    max_response_bytes: u64,
+    #[cfg(feature = "gzip")]
+    compress_above: Option<usize>,
+    unasked: AtomicU64,
+}
+
+impl SyncEndpoint {
+    /// With the default transport, without credentials.
+    ///
+    /// # Errors
+    /// [`EndpointError`] when the address is not acceptable.
+    pub fn new(endpoint_url: &str) -> Result<Self, EndpointError> {
+        Self::builder(endpoint_url).build()
+    }
+
+    /// With settings of your own.
+    pub fn builder(endpoint_url: impl Into<String>) -> SyncEndpointBuilder {
+        SyncEndpointBuilder {
+            url: endpoint_url.into(),
+            allow_insecure_http: false,
+            transport: None,
+            headers: Arc::new(NoHeaders),
+            table: Table::sync_endpoint(),
+            batch_tasks: BATCH_TASKS,
+            batch_bytes: BATCH_BYTES,
+            max_response_bytes: RESPONSE_BYTES_MAX,
+            #[cfg(feature = "gzip")]
+            compress_above: None,
+        }
+    }
+
+    /// Who gives the credentials, so that the engine can ask it to refresh them.
+    pub fn headers_provider(&self) -> &Arc<dyn HeadersProvider> {
+        &self.headers
+    }
+
+    /// How many results came so far for keys that were not in the batch they answered. They are ignored; more than
+    /// none means that the backend, or something before it, mixes up answers.
+    pub fn unasked_results(&self) -> u64 {
+        self.unasked.load(Ordering::Relaxed)
+    }
+
+    /// Sends one request with fresh credentials; gives back the answer and the headers that went out.
+    async fn exchange(&self, request: HttpRequest) -> Result<(HttpResponse, Vec<(String, String)>), Failure> {
+        let own = checked_headers(self.headers.as_ref())?;
+        let mut request = request.header("accept", "application/json, application/problem+json");
+        request.headers.extend(own.iter().cloned());
+        request.max_response_bytes = self.max_response_bytes;
+        let response = self.transport.send(request).await?;
+        Ok((response, own))
+    }
+
+    fn push_request(&self, context: &CallContext, batch: &PushBatch) -> HttpRequest {
+        let body = encode_push(context, batch);
+        let request = HttpRequest::new(Method::Post, self.endpoint.url(), context.timeout);
+        #[cfg(feature = "gzip")]
+        if self.compress_above.is_some_and(|least| body.len() > least) {
+            if let Some(packed) = encode::gzip(&body) {
+                return request.header("content-encoding", "gzip").body(CONTENT_TYPE_JSON, packed);
+            }
+        }
+        request.body(CONTENT_TYPE_JSON, body)
+    }
+}
+
+impl Adapter for SyncEndpoint {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities.clone()
+    }
+
+    fn push<'a>(
+        &'a self,
+        context: &'a CallContext,
+        batch: &'a PushBatch,
+    ) -> BoxFuture<'a, Result<PushReply, Failure>> {
+        Box::pin(async move {
+            let (response, sent) = self.exchange(self.push_request(context, batch)).await?;
+            let read =
+                decode::read_push(&self.table, batch, &response).map_err(|f| without_secrets(f, &sent))?;
+            self.unasked.fetch_add(read.unasked, Ordering::Relaxed);
+            let mut reply = read.reply;
+            for (_, outcome) in &mut reply.results {
+                match outcome {
+                    Outcome::Rejected(rejection) => rejection.message = redact(&rejection.message, &sent),
+                    Outcome::Retry { reason, .. } | Outcome::Unknown { reason } => {
+                        *reason = redact(reason, &sent)
+                    }
+                    Outcome::Applied(_) | Outcome::Duplicate(_) | Outcome::Conflict { .. } => {}
+                }
+            }
+            Ok(reply)
+        })
+    }
+
+    fn pull<'a>(
+        &'a self,
+        context: &'a CallContext,
+        request: &'a PullRequest,
+    ) -> BoxFuture<'a, Result<PullPage, Failure>> {
+        Box::pin(async move {
+            let url = pull_url(&self.endpoint, request);
+            let (response, sent) = self.exchange(HttpRequest::new(Method::Get, url, context.timeout)).await?;
+            decode::read_pull(&self.table, request, &response).map_err(|f| without_secrets(f, &sent))
+        })
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        context: &'a CallContext,
+        entity: &'a EntityKey,
+    ) -> BoxFuture<'a, Result<Option<RemoteEntity>, Failure>> {
+        Box::pin(async move {
+            let url = entity_url(&self.endpoint, entity).ok_or_else(|| {
+                Failure::new(
+                    FailureKind::Rejected,
+                    Delivery::NotSent,
+                    format!(
+                        "{entity} cannot be asked for: an empty name, . or .. cannot stand in an address"
+                    ),
+                )
+            })?;
+            let (response, sent) = self.exchange(HttpRequest::new(Method::Get, url, context.timeout)).await?;
+            decode::read_fetch(&self.table, entity, &response).map_err(|f| without_secrets(f, &sent))
+        })
+    }
+}
+
+/// A failure may repeat the backend's words, and these may repeat what it was sent.
+fn without_secrets(mut failure: Failure, sent: &[(String, String)]) -> Failure {
+    failure.message = redact(&failure.message, sent);
+    failure
+}
+
+impl fmt::Debug for SyncEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncEndpoint")
+            .field("endpoint", &self.endpoint.url())
+            .field("capabilities", &self.capabilities)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of [`SyncEndpoint`].
+#[must_use]
+pub struct SyncEndpointBuilder {
+    url: String,
+    allow_insecure_http: bool,
+    transport: Option<Arc<dyn HttpTransport>>,
+    headers: Arc<dyn HeadersProvider>,
+    table: Table,
+    batch_tasks: usize,
+    batch_bytes: usize,
+    max_response_bytes: u64,
+    #[cfg(feature = "gzip")]
+    compress_above: Option<usize>,
+}
+
+impl SyncEndpointBuilder {
+    /// Who gives the headers with the credentials, asked for every request; a closure will do.
+    pub fn headers(mut self, provider: impl HeadersProvider) -> Self {
+        self.headers = Arc::new(provider);
+        self
+    }
+
+    /// Sends with this transport instead of the default one.
+    pub fn transport(mut self, transport: impl HttpTransport) -> Self {
+        self.transport = Some(Arc::new(transport));
+        self
+    }
+
+    /// Allows plain http to other machines: on a trusted network, or to reach the host from an emulator. Everybody
+    /// on the way can then read the data and use the credentials.
+    pub fn allow_insecure_http(mut self) -> Self {
+        self.allow_insecure_http = true;
+        self
+    }
+
+    /// Most tasks in one push; at least 1. Default 500.
+    pub fn batch_tasks(mut self, most: usize) -> Self {
+        self.batch_tasks = most.max(1);
+        self
+    }
+
+    /// Most payload bytes in one push. Default 1 MiB.
+    pub fn batch_bytes(mut self, most: usize) -> Self {
+        self.batch_bytes = most.max(1);
+        self
+    }
+
+    /// The largest answer that is read. Default 32 MiB.
+    pub fn max_response_bytes(mut self, most: u64) -> Self {
+        self.max_response_bytes = most;
+        self
+    }
+
+    /// Sorts answers by another table.
+    pub fn table(mut self, table: Table) -> Self {
+        self.table = table;
+        self
+    }
+
+    /// Compresses pushes of more than so many bytes. Off by default: not every server reads compressed requests.
+    #[cfg(feature = "gzip")]
+    pub fn compress_above(mut self, bytes: usize) -> Self {
+        self.compress_above = Some(bytes);
+        self
+    }
+
+    /// The adapter.
+    ///
+    /// # Errors
+    /// [`EndpointError`] when the address is not acceptable, or there is no transport.
+    pub fn build(self) -> Result<SyncEndpoint, EndpointError> {
+        let endpoint = Endpoint::parse(&self.url, self.allow_insecure_http)?;
+        let transport = self.transport.or_else(default_transport).ok_or(EndpointError::NoTransport)?;
+        Ok(SyncEndpoint {
+            endpoint,
+            transport,
+            headers: self.headers,
+            table: self.table,
+            capabilities: Capabilities {
+                batch_tasks: self.batch_tasks,
+                batch_bytes: self.batch_bytes,
+                effect: EffectClass::OneEffect,
+                pull: true,
+            },
+            max_response_bytes: self.max_response_bytes,
+            #[cfg(feature = "gzip")]
+            compress_above: self.compress_above,
+            unasked: AtomicU64::new(0),
+        })
+    }
+}
+
+impl fmt::Debug for SyncEndpointBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The address is not checked yet and may hold a password.
+        f.write_str("SyncEndpointBuilder(..)")
+    }
+}
+
+fn default_transport() -> Option<Arc<dyn HttpTransport>> {
+    #[cfg(feature = "ureq")]
+    return Some(Arc::new(crate::http::UreqTransport::new()));
+    #[cfg(not(feature = "ureq"))]
+    None
+}

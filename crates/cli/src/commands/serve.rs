@@ -1,0 +1,114 @@
+//! `landfall serve`: the reference server on one SQLite file.
+//!
+//! Tests: `tests/kill_nine.rs` and others use it as their backend; `tests/cli_basics.rs`.
+
+use crate::exit::{self, Exit, TABLE_LOCAL};
+use crate::output::Output;
+use crate::problem::Problem;
+use crate::stop::Stop;
+use landfall_server::{Auth, Server, ServerError, ServerOptions};
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tokio::sync::oneshot;
+
+const EXAMPLES: &str = "  landfall serve --db server.db
+  landfall serve --db server.db --listen 127.0.0.1:0
+  landfall serve --db server.db --listen 0.0.0.0:8787 --token-file tokens.txt
+
+  A line of tokens.txt is a token of 16 or more characters and the tenant it stands for:
+  2f9c0a41d7be4c55 anna";
+
+/// Run the reference server, until Ctrl-C.
+///
+/// It speaks HTTP/1 without TLS: put a proxy in front of it when others are to reach it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = exit::help(EXAMPLES, TABLE_LOCAL))]
+pub(crate) struct Args {
+    /// The server's database (not a client's queue), made if there is none.
+    #[arg(long, value_name = "PATH", env = "LANDFALL_SERVER_DB")]
+    db: PathBuf,
+    /// Address and port; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787")]
+    listen: SocketAddr,
+    /// Who may come in: lines of `token tenant`. Without it everybody may who reaches the address.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Listen beyond this machine without tokens: everybody on the network may read and write.
+    #[arg(long)]
+    dangerously_open_to_network: bool,
+}
+
+#[derive(Serialize)]
+struct Listening<'a> {
+    endpoint: &'a str,
+    address: SocketAddr,
+    db: String,
+}
+
+pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
+    let auth = match &args.token_file {
+        None => Auth::open(),
+        Some(file) => Auth::from_file(file).map_err(|error| {
+            Problem::new(format!("{}: {}", file.display(), causes(&error)))
+                .hint("each line is a token of 16 or more characters, a space, and a tenant's name")
+        })?,
+    };
+    let options = ServerOptions {
+        auth,
+        dangerously_open_to_network: args.dangerously_open_to_network,
+        ..ServerOptions::default()
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let _stop = Stop::listen(move || drop(stop.send(())))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::new(format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        let server = Server::bind(args.listen, &args.db, options).await.map_err(|error| cannot(args, &error))?;
+        let endpoint = server.endpoint();
+        if output.is_json() {
+            let db = args.db.display().to_string();
+            output.json(&Listening { endpoint: &endpoint, address: server.local_addr(), db })?;
+        } else {
+            output.line(format_args!("listening on {endpoint} (Ctrl-C stops)"))?;
+        }
+        server
+            .serve(async {
+                drop(stopped.await);
+            })
+            .await;
+        if !output.is_json() {
+            output.note("stopped");
+        }
+        Ok(Exit::Done)
+    })
+}
+
+fn cannot(args: &Args, error: &ServerError) -> Problem {
+    match error {
+        ServerError::OpenToNetwork(_) => Problem::new(causes(error))
+            .hint("give --token-file, or listen on 127.0.0.1, or insist with --dangerously-open-to-network"),
+        ServerError::Listen { .. } => {
+            Problem::new(causes(error)).hint("choose another port with --listen; port 0 takes a free one")
+        }
+        ServerError::Store(_) => Problem::new(format!("{}: {}", args.db.display(), causes(error)))
+            .hint("`--db` must name a database of this server, or a file that does not exist yet"),
+    }
+}
+
+/// An error with everything that was underneath.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,140 @@
+//! `landfall status`: how much waits, for how long, and why.
+//!
+//! Tests: `tests/cli_basics.rs`.
+
+use crate::duration::words;
+use crate::exit::{self, Exit};
+use crate::output::Output;
+use crate::problem::Problem;
+use crate::store::DbArgs;
+use crate::table::visible;
+use landfall_core::id::ClientId;
+use landfall_core::store::{Counts, Lease, StoreRead};
+use landfall_core::task::{FailureNote, StateKind};
+use landfall_core::time::Timestamp;
+use landfall_engine::{Clock, SystemClock};
+use serde::Serialize;
+
+const EXAMPLES: &str = "  landfall status --db q.db
+  landfall status --db q.db --json | jq .pending
+  landfall status --db q.db --exit-code > /dev/null || echo 'not everything is synced'";
+
+/// Tasks of each state that are looked at for the newest failure.
+const LOOKED_AT: usize = 20;
+
+/// Show how much waits to be synced.
+///
+/// Ends with code 0 whatever is in the queue; with --exit-code, 2 and 3 say what is left.
+#[derive(Debug, clap::Args)]
+#[command(after_help = exit::help(EXAMPLES, exit::TABLE))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    db: DbArgs,
+    /// End with code 2 when work is left, and 3 when something needs attention.
+    #[arg(long)]
+    exit_code: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    pending: u64,
+    in_flight: u64,
+    unknown: u64,
+    conflict: u64,
+    dead: u64,
+    /// Age of the oldest unsynced change.
+    oldest_unsynced_ms: Option<u64>,
+    client_id: ClientId,
+    client_epoch: u64,
+    server_id: Option<String>,
+    store: String,
+    /// Whether a `landfall sync` holds the queue now.
+    syncing: bool,
+    /// What the newest failed attempt met, among the oldest tasks that are not dead.
+    last_failure: Option<FailureNote>,
+}
+
+pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
+    let engine = args.db.engine()?;
+    let status = args.db.named(engine.status())?;
+    let replica = args.db.named(engine.replica())?;
+    let (lease, last_failure) = args.db.named(engine.read(|store| Ok((store.lease()?, last_failure(store)?))))?;
+    let now = SystemClock::default().now().wall;
+    let Counts { pending, in_flight, unknown, conflict, dead } = status.counts;
+    let report = Report {
+        pending,
+        in_flight,
+        unknown,
+        conflict,
+        dead,
+        oldest_unsynced_ms: status.oldest.map(|oldest| age_ms(oldest, now)),
+        client_id: replica.client_id,
+        client_epoch: replica.client_epoch,
+        server_id: replica.server_id.map(|name| name.0),
+        store: args.db.db.display().to_string(),
+        syncing: lease.is_some_and(|lease| is_held(&lease, now)),
+        last_failure,
+    };
+    if output.is_json() {
+        output.json(&report)?;
+    } else {
+        show(&report, now, output)?;
+    }
+    Ok(if args.exit_code { Exit::of(&status.counts, None) } else { Exit::Done })
+}
+
+fn show(report: &Report, now: Timestamp, output: &Output) -> Result<(), Problem> {
+    let total = report.pending + report.in_flight + report.unknown + report.conflict + report.dead;
+    if total == 0 {
+        output.line("everything is synced")?;
+    }
+    for (count, name, meaning) in [
+        (report.pending, "pending", "waiting to be sent"),
+        (report.in_flight, "in flight", "being sent"),
+        (report.unknown, "unknown", "sent without an answer, will be sent again under the same key"),
+        (report.conflict, "conflict", "waiting for a decision"),
+        (report.dead, "dead", "refused, waiting for a decision"),
+    ] {
+        if count > 0 {
+            output.line(format_args!("{count:>9} {name:<9}  {meaning}"))?;
+        }
+    }
+    if let Some(age) = report.oldest_unsynced_ms {
+        output.line(format_args!("oldest unsynced change: {} ago", words(age)))?;
+    }
+    if let Some(failure) = &report.last_failure {
+        output.line(format_args!(
+            "last failure: {}: {} ({} ago)",
+            failure.kind.as_str(),
+            visible(&failure.message),
+            words(age_ms(failure.at, now))
+        ))?;
+    }
+    if report.syncing {
+        output.line("a sync is running")?;
+    }
+    output.line(format_args!("client {}, store {}", report.client_id, visible(&report.store)))
+}
+
+fn age_ms(then: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(then.until(now).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A killed holder leaves its lease behind, so this can be wrong for the rest of its term.
+fn is_held(lease: &Lease, now: Timestamp) -> bool {
+    !lease.holder.is_empty() && lease.expires_at > now
+}
+
+fn last_failure(store: &dyn StoreRead) -> Result<Option<FailureNote>, landfall_core::store::StoreError> {
+    let mut newest: Option<FailureNote> = None;
+    for state in [StateKind::InFlight, StateKind::Unknown, StateKind::Pending, StateKind::Conflict] {
+        for task in store.tasks_in_state(state, 0, LOOKED_AT)?.tasks {
+            if let Some(note) = task.last_failure {
+                if newest.as_ref().is_none_or(|known| known.at < note.at) {
+                    newest = Some(note);
+                }
+            }
+        }
+    }
+    Ok(newest)
+}

@@ -1,0 +1,317 @@
+//! `landfall sync`: one session with a backend, its progress and its report.
+//!
+//! All decisions are the engine's. Here: the arguments, Ctrl-C, and words for every way a session can end.
+//! Tests: `tests/kill_nine.rs`, `tests/rubbish_answers.rs`, `tests/cli_basics.rs`.
+
+use crate::duration::{self, words};
+use crate::exit::{self, Exit};
+use crate::output::Output;
+use crate::problem::Problem;
+use crate::progress::Progress;
+use crate::stop::Stop;
+use crate::store::DbArgs;
+use crate::table::visible;
+use landfall_adapters::SyncEndpoint;
+use landfall_adapters::http::auth::{HeadersError, HeadersProvider, checked_headers};
+use landfall_adapters::sync_endpoint::EndpointError;
+use landfall_core::config::Config;
+use landfall_core::event::{Event, Report};
+use landfall_core::failure::FailureKind;
+use landfall_core::machine::SessionEnd;
+use landfall_core::store::Counts;
+use landfall_engine::{Engine, Error, Notice};
+use serde::Serialize;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const EXAMPLES: &str = "  landfall sync --db q.db --endpoint http://127.0.0.1:8787/sync
+  landfall sync --db q.db --endpoint https://api.example.com/sync --token-env API_TOKEN
+  landfall sync --db q.db --endpoint https://api.example.com/sync --deadline 0 --json";
+
+/// How often the screen and the signal are looked at while a session runs.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Bring the queued changes to a backend.
+///
+/// Runs until everything is confirmed, or until the deadline; passing trouble is waited out in between. Ctrl-C ends it
+/// at any moment: what is on its way is sent again next time under the same key and takes effect once.
+#[derive(Debug, clap::Args)]
+#[command(after_help = exit::help(EXAMPLES, exit::TABLE))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    db: DbArgs,
+    /// The backend's sync endpoint.
+    #[arg(long, value_name = "URL", env = "LANDFALL_ENDPOINT")]
+    endpoint: String,
+    /// Send the bearer token that is in this environment variable.
+    #[arg(long, value_name = "VAR")]
+    token_env: Option<String>,
+    /// Send a header with every request, such as 'X-Api-Key: …'; may be repeated.
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// Most tasks in one request.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    batch: Option<u32>,
+    /// How long to go on, such as 500ms, 30s or 5m; 0 tries everything once.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    deadline: Duration,
+    /// How long one request may take.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    timeout: Duration,
+    /// Longest wait between two tries.
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration::parse)]
+    retry_cap: Duration,
+    /// Allow http:// to another machine: everybody on the way can read along.
+    #[arg(long)]
+    allow_insecure_http: bool,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("write 'Name: value'".into()),
+    }
+}
+
+pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Problem> {
+    let store = args.db.open()?;
+    let adapter = adapter(&args)?;
+    let mut config = Config::default();
+    if let Some(batch) = args.batch {
+        config.push.batch_tasks = usize::try_from(batch).unwrap_or(usize::MAX);
+    }
+    config.push.call_timeout = args.timeout.max(Duration::from_millis(1));
+    config.retry.cap = args.retry_cap.max(Duration::from_millis(1));
+    config.retry.base = config.retry.base.min(config.retry.cap);
+    let engine = args.db.named(Engine::builder(store, adapter).config(config).build_blocking())?;
+    let stop = Stop::listen(|| {})?;
+    let end = match args.deadline {
+        Duration::ZERO => SessionEnd::OnePass,
+        within => SessionEnd::Drained { within },
+    };
+    let started = Instant::now();
+    let report = watch(&engine, end, &stop, output);
+    let report = report.map_err(|error| Problem::from(error).context(args.db.db.display()))?;
+    let status = args.db.named(engine.status())?;
+    let ended = Ended { report, gate: status.gate, stopped: stop.is_asked(), seconds: started.elapsed().as_secs_f64() };
+    let exit = Exit::of(&ended.report.left, ended.gate.as_ref().map(|(kind, _)| *kind));
+    if output.is_json() {
+        output.json(&ended.for_programs(exit))?;
+    } else {
+        ended.show(&args, output)?;
+    }
+    Ok(exit)
+}
+
+fn adapter(args: &Args) -> Result<SyncEndpoint, Problem> {
+    let mut headers = args.headers.clone();
+    if let Some(name) = &args.token_env {
+        let token = std::env::var(name).ok().filter(|token| !token.trim().is_empty()).ok_or_else(|| {
+            Problem::new(format!("the environment variable {name} is not set, or empty"))
+                .hint(format!("set it to the token: export {name}=…"))
+        })?;
+        headers.push(("authorization".into(), format!("Bearer {}", token.trim())));
+    }
+    let headers = Headers(headers);
+    checked_headers(&headers).map_err(|error| Problem::new(error.to_string()).hint("check --header and --token-env"))?;
+    let mut builder = SyncEndpoint::builder(&*args.endpoint).headers(headers);
+    if args.allow_insecure_http {
+        builder = builder.allow_insecure_http();
+    }
+    if let Some(batch) = args.batch {
+        builder = builder.batch_tasks(usize::try_from(batch).unwrap_or(usize::MAX));
+    }
+    builder.build().map_err(|error| {
+        let problem = Problem::new(error.to_string());
+        match error {
+            EndpointError::Insecure => {
+                problem.hint("use https://, or add --allow-insecure-http on a network you trust")
+            }
+            EndpointError::Credentials => problem.hint("use --token-env or --header"),
+            EndpointError::QueryOrFragment
+            | EndpointError::Scheme
+            | EndpointError::Host
+            | EndpointError::Port
+            | EndpointError::Path
+            | EndpointError::NoTransport => problem.hint("an endpoint looks like https://api.example.com/sync"),
+        }
+    })
+}
+
+/// What `--header` and `--token-env` gave.
+struct Headers(Vec<(String, String)>);
+
+impl HeadersProvider for Headers {
+    fn headers(&self) -> Result<Vec<(String, String)>, HeadersError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// Runs the session and shows how far it is.
+fn watch(engine: &Engine, end: SessionEnd, stop: &Stop, output: &Output) -> Result<Report, Error> {
+    let (status, mut events) = engine.watch()?;
+    let mut progress = Progress::new(output, to_send(&status.counts));
+    let session = {
+        let engine = engine.clone();
+        thread::spawn(move || engine.sync_until_blocking(end))
+    };
+    let mut looked = Instant::now();
+    while !session.is_finished() {
+        if stop.is_asked() {
+            // Repeated until it is over: the signal may have come before the session began.
+            engine.stop_sync();
+        }
+        match events.next_within(LOOK) {
+            Some(Notice::Event(Event::SessionFinished(_))) => break,
+            Some(Notice::Event(Event::GateClosed { why, message, wait })) => {
+                let wait = wait.map(|wait| format!(", next try in {}", words(wait.as_millis() as u64)));
+                let message = visible(&message);
+                progress.pause(&format!("{}: {message}{}", why.as_str(), wait.unwrap_or_default()));
+            }
+            Some(Notice::Event(Event::GateOpened)) => progress.resume(),
+            Some(_) | None => {}
+        }
+        if looked.elapsed() >= LOOK {
+            looked = Instant::now();
+            if let Ok(status) = engine.status() {
+                progress.left(to_send(&status.counts));
+            }
+        }
+    }
+    let report = session.join().unwrap_or(Err(Error::Closed));
+    progress.end();
+    report
+}
+
+fn to_send(counts: &Counts) -> u64 {
+    counts.pending + counts.in_flight + counts.unknown
+}
+
+/// How a session ended.
+struct Ended {
+    report: Report,
+    gate: Option<(FailureKind, String)>,
+    stopped: bool,
+    seconds: f64,
+}
+
+/// The same for programs.
+#[derive(Serialize)]
+struct ForPrograms<'a> {
+    complete: bool,
+    #[serde(flatten)]
+    report: &'a Report,
+    gate: Option<GateReport<'a>>,
+    stopped: bool,
+    needs_attention: bool,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct GateReport<'a> {
+    kind: FailureKind,
+    message: &'a str,
+}
+
+impl Ended {
+    fn for_programs(&self, exit: Exit) -> ForPrograms<'_> {
+        ForPrograms {
+            complete: self.report.is_complete(),
+            report: &self.report,
+            gate: self.gate.as_ref().map(|(kind, message)| GateReport { kind: *kind, message }),
+            stopped: self.stopped,
+            needs_attention: exit == Exit::Attention,
+            seconds: (self.seconds * 1000.0).round() / 1000.0,
+        }
+    }
+
+    fn show(&self, args: &Args, output: &Output) -> Result<(), Problem> {
+        let report = &self.report;
+        if self.stopped {
+            output.line("stopped; nothing is lost")?;
+        }
+        let synced = report.applied + report.duplicates + report.unchanged;
+        let mut line = format!("{synced} tasks synced");
+        if report.duplicates > 0 {
+            line += &format!(" ({} of them had taken effect before)", report.duplicates);
+        }
+        line += &format!(", {} requests, {}", report.requests, duration_text(self.seconds));
+        if report.retries > 0 {
+            line += &format!(", {} attempts to be repeated", report.retries);
+        }
+        if report.conflicts > 0 {
+            line += &format!(", {} conflicts resolved", report.conflicts);
+        }
+        output.line(line)?;
+        let left = &report.left;
+        if left.total() == 0 {
+            return output.line("everything is synced");
+        }
+        let parts: Vec<_> = [
+            (left.pending, "pending"),
+            (left.in_flight, "in flight"),
+            (left.unknown, "of unknown fate"),
+            (left.conflict, "in conflict"),
+            (left.dead, "dead"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+        output.line(format_args!("left: {}", parts.join(", ")))?;
+        if let Some(why) = &report.waiting_for {
+            output.line(format_args!("waiting for {}", visible(why)))?;
+        }
+        for hint in self.hints(args) {
+            output.hint(hint);
+        }
+        Ok(())
+    }
+
+    /// What to do about what is left.
+    fn hints(&self, args: &Args) -> Vec<String> {
+        use FailureKind as Kind;
+        let endpoint = visible(&args.endpoint);
+        let mut hints = Vec::new();
+        let left = &self.report.left;
+        if left.dead > 0 {
+            hints.push("`landfall queue --state dead` shows what was refused, and why".into());
+        }
+        if left.conflict > 0 {
+            hints.push("`landfall queue --state conflict` shows what waits for a decision".into());
+        }
+        if to_send(left) == 0 {
+            return hints;
+        }
+        hints.push(match self.gate.as_ref().map(|(kind, _)| *kind) {
+            Some(Kind::Unreachable) => {
+                format!("is the server running, and is {endpoint} right? The changes are kept; run the command again")
+            }
+            Some(Kind::Intercepted) => {
+                format!("something else answers at {endpoint}: check the address (it often ends in /sync), or log in to the network")
+            }
+            Some(Kind::Unauthenticated) => {
+                "give a valid token: --token-env VAR with the variable's name, or --header 'Authorization: …'".into()
+            }
+            Some(Kind::ServerChanged) => {
+                format!("another database answers at {endpoint} than the one this queue has been talking to; check the address, and do not sync before you know why")
+            }
+            Some(Kind::ClientUnknown) => {
+                "the server has forgotten this queue: was its database restored from a backup? Ask whoever runs it".into()
+            }
+            Some(Kind::ClientSuperseded) => {
+                "a newer copy of this queue file has been synced; go on with that copy".into()
+            }
+            Some(Kind::Unsupported) => {
+                format!("{endpoint} does not speak this protocol: check the address (it often ends in /sync) and the server's version")
+            }
+            Some(Kind::RateLimited) => "the server asked to slow down; run the command again later".into(),
+            _ => "run the command again, or give it more time with --deadline".into(),
+        });
+        hints
+    }
+}
+
+fn duration_text(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{:.0} ms", seconds * 1000.0) } else { format!("{seconds:.1} s") }
+}

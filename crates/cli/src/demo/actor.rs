@@ -1,0 +1,243 @@
+//! One device as the stage sees it: its process, what it last said, and the kills that await it.
+//!
+//! Tests: `tests/demo.rs`, with real processes.
+
+use super::chance::{self, Kill};
+use super::device::{Message, Phase};
+use super::process::Process;
+use super::progress::DeviceView;
+use super::proof::Audit;
+use super::script::Script;
+use crate::problem::Problem;
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What all devices have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Setting {
+    /// Reports of all devices together.
+    pub(super) reports: usize,
+    /// How many devices there are.
+    pub(super) devices: usize,
+    /// The seed.
+    pub(super) seed: u64,
+    /// Where they find the server.
+    pub(super) endpoint: String,
+    /// Where their files are.
+    pub(super) folder: PathBuf,
+}
+
+/// A device.
+#[derive(Debug)]
+pub(super) struct Actor {
+    number: usize,
+    setting: Setting,
+    reports: u64,
+    steps: u64,
+    offline: u64,
+    phase: Phase,
+    life: Life,
+    recorded: u64,
+    queue: u64,
+    drained: bool,
+    books: Option<Audit>,
+    kills: VecDeque<Kill>,
+}
+
+/// Where the process is.
+#[derive(Debug)]
+enum Life {
+    Running(Process),
+    /// To be killed at this moment, and down for so long.
+    Doomed(Process, Instant, Duration),
+    /// Killed; comes back at this moment.
+    Down(Instant),
+    /// Ended in order.
+    Over,
+}
+
+impl Actor {
+    /// Starts the process.
+    pub(super) fn start(script: &Script, setting: &Setting, kills: u64) -> Result<Self, Problem> {
+        let number = script.device;
+        let mut actor = Self {
+            number,
+            setting: setting.clone(),
+            reports: script.reports as u64,
+            steps: script.steps.len() as u64,
+            offline: script.offline as u64,
+            phase: Phase::Offline,
+            life: Life::Over,
+            recorded: 0,
+            queue: 0,
+            drained: false,
+            books: None,
+            kills: VecDeque::new(),
+        };
+        actor.kills = actor.doom(kills);
+        actor.life = Life::Running(actor.launch()?);
+        Ok(actor)
+    }
+
+    fn doom(&self, kills: u64) -> VecDeque<Kill> {
+        let kills = if self.reports == 0 { 0 } else { kills };
+        chance::kills(self.setting.seed, self.number as u64, self.phase as u64, kills).into()
+    }
+
+    fn launch(&self) -> Result<Process, Problem> {
+        /// About a hundred requests if all goes well, whatever the number of reports: enough to meet every fault.
+        const REQUESTS: usize = 100;
+        let Setting { reports, devices, endpoint, folder, .. } = &self.setting;
+        let per_request = (reports / devices.max(&1) / REQUESTS).clamp(2, 100);
+        let pairs: [(&str, OsString); 7] = [
+            ("--db", folder.join(format!("device-{}.db", self.number)).into()),
+            ("--endpoint", endpoint.into()),
+            ("--device", self.number.to_string().into()),
+            ("--devices", devices.to_string().into()),
+            ("--reports", reports.to_string().into()),
+            ("--tasks-per-request", per_request.to_string().into()),
+            ("--phase", self.phase.as_str().into()),
+        ];
+        let mut arguments: Vec<OsString> = vec!["demo".into(), "device".into()];
+        arguments.extend(pairs.into_iter().flat_map(|(name, value)| [name.into(), value]));
+        Process::start(arguments, &folder.join(format!("device-{}.log", self.number)))
+    }
+
+    /// Its process id, while it has one.
+    pub(super) fn id(&self) -> Option<u32> {
+        match &self.life {
+            Life::Running(process) | Life::Doomed(process, ..) => Some(process.id()),
+            Life::Down(_) | Life::Over => None,
+        }
+    }
+
+    /// Tells it what is wanted from now on, and makes up its mind on so many kills.
+    pub(super) fn enter(&mut self, phase: Phase, kills: u64) {
+        self.phase = phase;
+        self.drained = false;
+        self.kills = self.doom(kills);
+        if let Life::Running(process) | Life::Doomed(process, ..) = &mut self.life {
+            process.tell(phase.as_str());
+        }
+    }
+
+    /// Everything for the offline phase is stored.
+    pub(super) fn has_recorded(&self) -> bool {
+        self.recorded >= self.offline && !self.is_doomed()
+    }
+
+    /// Nothing is left to record and to send.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained && !self.is_doomed()
+    }
+
+    /// It has told its books and ended.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.life, Life::Over)
+    }
+
+    fn is_doomed(&self) -> bool {
+        matches!(self.life, Life::Doomed(..) | Life::Down(_))
+    }
+
+    /// How much of its reports is on the server, from 0 to 1.
+    pub(super) fn uploaded(&self) -> f64 {
+        if self.drained || self.reports == 0 {
+            return 1.0;
+        }
+        1.0 - (self.queue as f64 / self.reports as f64).min(1.0)
+    }
+
+    /// What it last said of itself.
+    pub(super) fn into_books(self) -> Option<Audit> {
+        self.books
+    }
+
+    /// Hears what it says, kills it or brings it back when it is time; true when it was killed now.
+    pub(super) fn look(&mut self) -> Result<bool, Problem> {
+        let now = Instant::now();
+        match std::mem::replace(&mut self.life, Life::Over) {
+            Life::Running(mut process) => {
+                // Asked before its last lines are read, so that none is missed.
+                let ended = process.ended();
+                self.hear(&process);
+                if let Some(status) = ended {
+                    if status.success() && self.books.is_some() {
+                        return Ok(false);
+                    }
+                    let problem = Problem::new(format!("device {} ended by itself: {status}", self.number));
+                    return Err(problem.hint(process.last_words()));
+                }
+                self.life = match self.next_kill() {
+                    Some(kill) => Life::Doomed(process, now + kill.delay, kill.down),
+                    None => Life::Running(process),
+                };
+            }
+            Life::Doomed(mut process, at, down) if now >= at => {
+                process.kill();
+                // What it said before it died still counts as said.
+                self.hear(&process);
+                self.drained = false;
+                self.life = Life::Down(now + down);
+                return Ok(true);
+            }
+            Life::Doomed(process, at, down) => {
+                self.hear(&process);
+                self.life = Life::Doomed(process, at, down);
+            }
+            Life::Down(at) if now >= at => self.life = Life::Running(self.launch()?),
+            Life::Down(at) => self.life = Life::Down(at),
+            Life::Over => {}
+        }
+        Ok(false)
+    }
+
+    fn hear(&mut self, process: &Process) {
+        while let Some(line) = process.line() {
+            // A line that the kill cut off says nothing.
+            match serde_json::from_str(&line) {
+                Ok(Message::At { recorded, left }) => {
+                    self.recorded = recorded as u64;
+                    self.queue = left;
+                }
+                Ok(Message::Drained) => self.drained = true,
+                Ok(Message::Books(books)) => self.books = Some(books),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The next kill, if the work has come that far and is not done.
+    fn next_kill(&mut self) -> Option<Kill> {
+        let done = match self.phase {
+            Phase::Offline => self.recorded as f64 / self.offline.max(1) as f64,
+            Phase::Upload => self.uploaded(),
+            Phase::Finish => return None,
+        };
+        if self.drained || done < self.kills.front()?.at {
+            return None;
+        }
+        self.kills.pop_front()
+    }
+
+    /// What is shown of it.
+    pub(super) fn view(&self) -> DeviceView {
+        let doing = match (&self.life, self.phase) {
+            (Life::Down(_), _) => "killed",
+            (Life::Over, _) => "done",
+            (_, Phase::Offline) if self.recorded >= self.offline => "waiting for the network",
+            (_, Phase::Offline) => "recording",
+            (_, Phase::Upload) if self.drained => "synced",
+            (_, Phase::Upload) if self.recorded < self.steps => "uploading, still amending",
+            (_, Phase::Upload) => "uploading",
+            (_, Phase::Finish) => "closing its books",
+        };
+        let (done, of) = match self.phase {
+            Phase::Offline => (self.recorded.min(self.offline), self.offline),
+            Phase::Upload | Phase::Finish => (self.reports.saturating_sub(self.queue), self.reports),
+        };
+        DeviceView { done, of, doing: doing.to_owned(), queue: self.queue }
+    }
+}

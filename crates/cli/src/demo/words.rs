@@ -1,0 +1,176 @@
+//! The demo's result in words and as JSON.
+//!
+//! Pure. Tests: below, and `tests/demo.rs` for the keys.
+
+use super::network::describe;
+use super::proof::Findings;
+use super::stage::Played;
+use crate::output::{ERROR, HEAD};
+use anstyle::{AnsiColor, Style};
+use serde_json::{Map, Value, json};
+use std::fmt::Write;
+
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const QUIET: Style = Style::new().dimmed();
+
+/// Everything that is known in the end.
+#[derive(Debug)]
+pub(super) struct Result {
+    /// Reports recorded.
+    pub(super) reports: usize,
+    /// Devices.
+    pub(super) devices: usize,
+    /// The seed.
+    pub(super) seed: u64,
+    /// What happened on the way.
+    pub(super) played: Played,
+    /// What the proof found.
+    pub(super) findings: Findings,
+    /// The whole time.
+    pub(super) seconds: f64,
+}
+
+impl Result {
+    fn enqueued(&self) -> u64 {
+        self.played.audits.iter().map(|audit| audit.recorded).sum()
+    }
+
+    fn coalesced(&self) -> u64 {
+        self.played.audits.iter().map(|audit| audit.coalesced).sum()
+    }
+
+    fn confirmed(&self) -> u64 {
+        self.played.audits.iter().map(|audit| audit.confirmed).sum()
+    }
+
+    fn conflicts(&self) -> u64 {
+        self.played.audits.iter().map(|audit| audit.conflicts).sum()
+    }
+
+    /// One object.
+    pub(super) fn to_json(&self) -> Value {
+        let kills = &self.played.kills;
+        let mut all: Map<String, Value> = super::proof::to_json(&self.findings);
+        let rest = json!({
+            "reports": self.reports,
+            "devices": self.devices,
+            "seed": self.seed,
+            "enqueued": self.enqueued(),
+            "coalesced": self.coalesced(),
+            "conflicts": self.conflicts(),
+            "requests": self.played.requests,
+            "faults": self.played.met.total(),
+            "faults_by_kind": self.played.met.by_kind,
+            "kills": kills.total(),
+            "kills_recording": kills.recording,
+            "kills_uploading": kills.uploading,
+            "kills_server": kills.server,
+            "effects": self.confirmed(),
+            "seconds": (self.seconds * 10.0).round() / 10.0,
+        });
+        if let Value::Object(rest) = rest {
+            all.extend(rest);
+        }
+        Value::Object(all)
+    }
+
+    /// The table for people.
+    pub(super) fn to_table(&self) -> String {
+        let (findings, kills) = (&self.findings, &self.played.kills);
+        let mut rows: Vec<(String, u64, String)> = Vec::new();
+        let mut row = |name: &str, count: u64, about: String| rows.push((name.to_owned(), count, about));
+        row(
+            "reports",
+            self.reports as u64,
+            format!("FAA wildlife strike reports, on {} devices", self.devices),
+        );
+        row("changes enqueued", self.enqueued(), "recorded, amended, withdrawn, filed again".into());
+        row("coalesced", self.coalesced(), "folded into changes that had not been sent yet".into());
+        row("requests", self.played.requests, String::new());
+        row("faults met", self.played.met.total(), format!("of {} kinds", self.played.met.by_kind.len()));
+        for (kind, count) in &self.played.met.by_kind {
+            row("", *count, describe(kind));
+        }
+        row(
+            "kills",
+            kills.total(),
+            format!(
+                "SIGKILL: {} while recording, {} while uploading, {} of the server",
+                kills.recording, kills.uploading, kills.server
+            ),
+        );
+        row(
+            "lost",
+            findings.lost,
+            format!("of {} records with {} fields", thousands(findings.records), thousands(findings.fields)),
+        );
+        row("applied twice", findings.duplicated, format!("of {} effects", thousands(self.confirmed())));
+        row("wrong fields", findings.wrong_fields, String::new());
+        for (name, count) in [
+            ("records too many", findings.extra),
+            ("refused", findings.refused),
+            ("keys reused", findings.key_reused),
+            ("left in queues", findings.left),
+            ("conflicts", self.conflicts()),
+        ] {
+            if count > 0 {
+                row(name, count, String::new());
+            }
+        }
+        let mut text = String::new();
+        for (name, count, about) in rows {
+            let style = match name.as_str() {
+                "" => QUIET,
+                "lost" | "applied twice" | "wrong fields" if count == 0 => GOOD,
+                "lost" | "applied twice" | "wrong fields" | "records too many" | "refused"
+                | "keys reused" | "left in queues" => ERROR,
+                _ => HEAD,
+            };
+            let count = thousands(count);
+            let _ = writeln!(text, "  {name:<18}{style}{count:>8}{style:#}   {QUIET}{about}{QUIET:#}");
+        }
+        let _ = writeln!(text, "  {:<18}{HEAD}{:>8.1}{HEAD:#}", "seconds", self.seconds);
+        text.push('\n');
+        if findings.is_clean() {
+            let _ = writeln!(
+                text,
+                "  {GOOD}Proven.{GOOD:#} The server's database, read with plain SQL, holds what the reports and their\n  \
+                 amendments say: everything once, nothing else."
+            );
+        } else {
+            let _ = writeln!(text, "  {ERROR}Not as it should be:{ERROR:#}");
+            for example in &findings.examples {
+                let _ = writeln!(text, "    {example}");
+            }
+            let _ = writeln!(text, "  Play it again with --seed {}.", self.seed);
+        }
+        text
+    }
+}
+
+/// A number as people read it.
+pub(super) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_three() {
+        for (number, text) in
+            [(0, "0"), (999, "999"), (1_000, "1,000"), (12_345, "12,345"), (1_234_567, "1,234,567")]
+        {
+            assert_eq!(thousands(number), text);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Reading changes from JSON Lines, for `landfall enqueue --file FILE` (or `-`).
+//!
+//! Streams: one line is in memory at a time, and a line is bounded ([`LINE_BYTES_MAX`]). A line is one object with the
+//! members `entity_type`, `entity_id`, `operation`, and where they make sense `fields` (an object) and `unset` (a list
+//! of names). Anything else is an error that names the line: a misspelt member must not vanish. Blank lines are
+//! skipped. Values are read by the core's own exact reader, so nothing is rounded on the way. Tests: below.
+
+use crate::problem::Problem;
+use landfall_core::change::{Change, Operation};
+use landfall_core::id::EntityKey;
+use landfall_core::value::{Fields, Value};
+use std::io::{BufRead, Read};
+
+/// Bytes that one line may take. 16 MiB: four times the largest change.
+pub(crate) const LINE_BYTES_MAX: u64 = 16 << 20;
+
+/// The changes of an input, each with its line's number.
+///
+/// A bad line does not end the iteration, so that a caller can pass over it; an error in reading does.
+#[derive(Debug)]
+pub(crate) struct JsonLines<R> {
+    input: R,
+    line: u64,
+    is_over: bool,
+}
+
+/// What is wrong with a line, or with reading on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct BadLine {
+    /// Its number, from 1.
+    pub(crate) line: u64,
+    /// What is wrong.
+    pub(crate) error: String,
+    /// Whether nothing behind it can be read.
+    pub(crate) is_fatal: bool,
+}
+
+impl From<BadLine> for Problem {
+    fn from(bad: BadLine) -> Self {
+        Self::new(format!("line {}: {}", bad.line, bad.error))
+    }
+}
+
+impl<R: BufRead> JsonLines<R> {
+    /// The changes of `input`.
+    pub(crate) fn new(input: R) -> Self {
+        Self { input, line: 0, is_over: false }
+    }
+
+    /// The next line without its end; `None` at the end of the input.
+    fn read(&mut self) -> Option<Result<Vec<u8>, BadLine>> {
+        let mut bytes = Vec::new();
+        self.line += 1;
+        let read = (&mut self.input).take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut bytes);
+        let whole = bytes.last() == Some(&b'\n');
+        match read {
+            Err(error) => Some(Err(self.fatal(format!("cannot read on: {error}")))),
+            Ok(0) => None,
+            Ok(_) if !whole && bytes.len() as u64 > LINE_BYTES_MAX => {
+                Some(Err(self.fatal(format!("longer than {LINE_BYTES_MAX} bytes"))))
+            }
+            Ok(_) => {
+                if whole {
+                    bytes.pop();
+                }
+                Some(Ok(bytes))
+            }
+        }
+    }
+
+    fn fatal(&mut self, error: String) -> BadLine {
+        self.is_over = true;
+        BadLine { line: self.line, error, is_fatal: true }
+    }
+}
+
+impl<R: BufRead> Iterator for JsonLines<R> {
+    type Item = Result<(u64, Change), BadLine>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.is_over {
+            let bytes = match self.read()? {
+                Ok(bytes) => bytes,
+                Err(bad) => return Some(Err(bad)),
+            };
+            let line = self.line;
+            let bytes = match line {
+                1 => bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes),
+                _ => &bytes,
+            };
+            let bad = |error| BadLine { line, error, is_fatal: false };
+            let Ok(text) = std::str::from_utf8(bytes) else {
+                return Some(Err(bad("not UTF-8 text".into())));
+            };
+            if !text.trim_ascii().is_empty() {
+                return Some(change(text).map(|change| (line, change)).map_err(bad));
+            }
+        }
+        None
+    }
+}
+
+/// Reads one line as a change.
+fn change(text: &str) -> Result<Change, String> {
+    let value = Value::parse(text).map_err(|error| in_line(&error.to_string()))?;
+    let Value::Object(Fields(mut members)) = value else {
+        return Err(format!(
+            "expected an object such as {{\"entity_type\":\"note\",\"entity_id\":\"n1\",\"operation\":\"update\",\"fields\":{{}}}}, found {}",
+            kind(&value)
+        ));
+    };
+    let mut text = |name: &str| match members.remove(name) {
+        Some(Value::Text(text)) => Ok(text),
+        Some(other) => Err(format!("{name} must be text, found {}", kind(&other))),
+        None => Err(format!("{name} is missing")),
+    };
+    let entity = EntityKey::new(text("entity_type")?, text("entity_id")?);
+    let operation = operation(&text("operation")?)?;
+    let mut change = Change::of(operation, entity);
+    match members.remove("fields") {
+        None => {}
+        Some(Value::Object(fields)) => change = change.fields(fields),
+        Some(other) => return Err(format!("fields must be an object, found {}", kind(&other))),
+    }
+    let unset = match members.remove("unset") {
+        None => Vec::new(),
+        Some(Value::List(names)) => names,
+        Some(other) => return Err(format!("unset must be a list of field names, found {}", kind(&other))),
+    };
+    for name in unset {
+        let Value::Text(name) = name else {
+            return Err(format!("unset must be a list of field names, found {} in it", kind(&name)));
+        };
+        if change.intent.fields.value(&name).is_some() {
+            return Err(format!("the field {name:?} is both set and unset"));
+        }
+        change = change.unset(name);
+    }
+    match members.keys().next() {
+        None => Ok(change),
+        Some(name) => Err(format!(
+            "unknown member {name:?}; there are entity_type, entity_id, operation, fields, unset"
+        )),
+    }
+}
+
+/// Reads the name of an operation.
+pub(crate) fn operation(word: &str) -> Result<Operation, String> {
+    Operation::parse(word).ok_or_else(|| {
+        let known = Operation::ALL.map(Operation::as_str).join(", ");
+        format!("unknown operation {word:?}; there are {known}")
+    })
+}
+
+/// Errors of the JSON reader count lines within the one line they were given.
+fn in_line(error: &str) -> String {
+    match error.rsplit_once(" at line 1 column ") {
+        Some((what, column)) => format!("{what} (column {column})"),
+        None => error.to_owned(),
+    }
+}
+
+/// What a value is, for people.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::Text(_) => "text",
+        Value::List(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    fn read(input: &[u8]) -> Vec<Result<(u64, Change), BadLine>> {
+        JsonLines::new(input).collect()
+    }
+
+    #[test]
+    fn lines_become_changes() {
+        let changes = read(
+            b"\xef\xbb\xbf{\"entity_type\":\"note\",\"entity_id\":\"1\",\"operation\":\"create\",\"fields\":{\"a\":1.0}}\r\n\n  \n{\"operation\":\"update\",\"unset\":[\"b\"],\"entity_id\":\"1\",\"entity_type\":\"note\"}",
+        );
+        let expected = [
+            (1, Change::create("note", "1").set("a", 1.0)),
+            (4, Change::update("note", "1").unset("b")),
+        ];
+        assert_eq!(changes, expected.map(Ok));
+    }
+
+    #[test]
+    fn a_bad_line_says_what_is_wrong_and_does_not_end_the_file() {
+        let whole = r#"{"entity_type":"t","entity_id":"1","operation":"delete"}"#;
+        for (line, expected) in [
+            ("{", "EOF while parsing an object (column 1)"),
+            ("[1]", "expected an object such as"),
+            ("NaN", "expected value (column 1)"),
+            (r#"{"entity_type":"t","operation":"delete"}"#, "entity_id is missing"),
+            (r#"{"entity_type":"t","entity_id":5,"operation":"delete"}"#, "entity_id must be text, found a number"),
+            (r#"{"entity_type":"t","entity_id":"1","operation":"drop"}"#, "unknown operation \"drop\"; there are create"),
+            (r#"{"entity_type":"t","entity_id":"1","operation":"create","fields":[1]}"#, "fields must be an object, found a list"),
+            (r#"{"entity_type":"t","entity_id":"1","operation":"update","unset":"a"}"#, "unset must be a list"),
+            (r#"{"entity_type":"t","entity_id":"1","operation":"update","unset":[1]}"#, "found a number in it"),
+            (r#"{"entity_type":"t","entity_id":"1","operation":"update","fields":{"a":1},"unset":["a"]}"#, "both set and unset"),
+            (r#"{"entity_type":"t","entity_id":"1","operation":"create","field":{}}"#, "unknown member \"field\""),
+            (r#"{"entity_type":"t","entity_id":"1","entity_id":"2","operation":"create"}"#, "appears twice"),
+            (r#"{"entity_type":"t","entity_id":"1","operation":"create","fields":{"n":18446744073709551616}}"#, "does not fit 64 bits"),
+        ] {
+            let results = read(format!("{whole}\n{line}\n{whole}\n").as_bytes());
+            assert_eq!(results.len(), 3, "{line}");
+            let bad = results[1].as_ref().unwrap_err();
+            assert_eq!((bad.line, bad.is_fatal), (2, false));
+            assert!(bad.error.contains(expected), "{line}: {}", bad.error);
+        }
+        let results = read(b"\xff\n");
+        assert_eq!(results[0].as_ref().unwrap_err().error, "not UTF-8 text");
+    }
+
+    #[test]
+    fn a_line_without_end_is_bounded() {
+        let endless = io::BufReader::new(io::repeat(b' '));
+        let results: Vec<_> = JsonLines::new(endless).collect();
+        assert_eq!(results.len(), 1);
+        assert!(results[0].as_ref().unwrap_err().is_fatal);
+    }
+}

@@ -1,0 +1,116 @@
+//! Single rows: the counters, and facts by name (the replica, the lease, which file this is, how often it was opened).
+//!
+//! Counters are never counted in the course of work: they are changed in the transaction that changes the tasks. Only
+//! damage makes them be counted again. Tests: the store suite, `tests/damage.rs`.
+
+use crate::codec::{FORMAT, Table, each_row, first_row, sealed, verify};
+use crate::error::failed;
+use landfall_core::store::{Counts, StoreError};
+use landfall_core::task::StateKind;
+use rusqlite::{Connection, params_from_iter};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The names of facts.
+pub(crate) const REPLICA: &str = "replica";
+pub(crate) const LEASE: &str = "lease";
+pub(crate) const FILE: &str = "file";
+pub(crate) const OPENED: &str = "opened";
+
+/// The row of counters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) counts: Counts,
+    /// The greatest position ever used.
+    pub(crate) last_seq: u64,
+}
+
+impl Counters {
+    /// Reads them; counts them again if their row is missing or damaged.
+    pub(crate) fn read(connection: &Connection) -> Result<Self, StoreError> {
+        let sql = "SELECT pending, in_flight, unknown, conflict, dead, last_seq, sum FROM landfall_counters \
+                   WHERE id = 1";
+        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        let read = first_row(&mut statement, (), |row| {
+            let Some(row) = verify(Table::Counters, row, 6)? else { return Ok(None) };
+            let counts = Counts {
+                pending: row.bits(0)?,
+                in_flight: row.bits(1)?,
+                unknown: row.bits(2)?,
+                conflict: row.bits(3)?,
+                dead: row.bits(4)?,
+            };
+            Ok(Some(Self { counts, last_seq: row.bits(5)? }))
+        })?;
+        let mut counters = match read.flatten() {
+            Some(counters) => counters,
+            None => Self { counts: count(connection)?, last_seq: 0 },
+        };
+        counters.last_seq = counters.last_seq.max(last_seq(connection)?);
+        Ok(counters)
+    }
+
+    pub(crate) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
+        let sql = "INSERT OR REPLACE INTO landfall_counters \
+                   (id, pending, in_flight, unknown, conflict, dead, last_seq, sum) VALUES (1, ?, ?, ?, ?, ?, ?, ?)";
+        let Counts { pending, in_flight, unknown, conflict, dead } = self.counts;
+        let numbers = [pending, in_flight, unknown, conflict, dead, self.last_seq].map(Into::into);
+        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        statement.execute(params_from_iter(sealed(Table::Counters, numbers))).map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// Counts rows: for damage only.
+pub(crate) fn count(connection: &Connection) -> Result<Counts, StoreError> {
+    let mut counts = Counts::default();
+    let mut statement =
+        connection.prepare_cached("SELECT state, count(*) FROM landfall_tasks GROUP BY state").map_err(failed)?;
+    each_row(&mut statement, (), |row| {
+        let state = row.get(0).ok().and_then(state_of_number).unwrap_or(StateKind::Dead);
+        let rows: i64 = row.get(1).map_err(failed)?;
+        *counts.of_mut(state) += u64::try_from(rows).unwrap_or(0);
+        Ok(true)
+    })?;
+    Ok(counts)
+}
+
+fn last_seq(connection: &Connection) -> Result<u64, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT max(seq) FROM landfall_tasks").map_err(failed)?;
+    let last = first_row(&mut statement, (), |row| row.get::<_, Option<i64>>(0).map_err(failed))?;
+    Ok(last.flatten().and_then(|last| u64::try_from(last).ok()).unwrap_or(0))
+}
+
+/// The number of a state in the table.
+pub(crate) const fn number_of_state(state: StateKind) -> i64 {
+    match state {
+        StateKind::Pending => 0,
+        StateKind::InFlight => 1,
+        StateKind::Unknown => 2,
+        StateKind::Conflict => 3,
+        StateKind::Dead => 4,
+    }
+}
+
+pub(crate) fn state_of_number(number: i64) -> Option<StateKind> {
+    StateKind::ALL.into_iter().find(|state| number_of_state(*state) == number)
+}
+
+/// Reads a fact; [`StoreError::Damaged`] when its row fails its checksum.
+pub(crate) fn fact<T: DeserializeOwned>(connection: &Connection, name: &str) -> Result<Option<T>, StoreError> {
+    let sql = "SELECT name, format, value, sum FROM landfall_facts WHERE name = ?";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    first_row(&mut statement, [name], |row| match verify(Table::Fact, row, 3)? {
+        Some(row) => row.json(2),
+        None => Err(StoreError::Damaged(format!("the fact {name:?}"))),
+    })
+}
+
+pub(crate) fn put_fact(connection: &Connection, name: &str, value: &impl Serialize) -> Result<(), StoreError> {
+    let sql = "INSERT OR REPLACE INTO landfall_facts (name, format, value, sum) VALUES (?, ?, ?, ?)";
+    let value = serde_json::to_string(value).map_err(|error| StoreError::Misuse(error.to_string()))?;
+    let cells = sealed(Table::Fact, [name.into(), FORMAT.into(), value.into()]);
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    statement.execute(params_from_iter(cells)).map_err(failed)?;
+    Ok(())
+}

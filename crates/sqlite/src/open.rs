@@ -1,0 +1,304 @@
+//! Opening: look, connect, check, migrate, make one durable write, read the settings back.
+//!
+//! Nothing of a store is shown before that write returned: what a crash left behind may be visible after recovery and
+//! still vanish with the next power cut. Any doubt is an error and leaves the file as it was. Tests: `tests/opening.rs`.
+
+use crate::error::failed;
+use crate::file::{self, Found, Identity};
+use crate::meta::{self, Counters};
+use crate::migrate;
+use crate::store::SqliteStore;
+use crate::tx::{Health, Transaction};
+use landfall_core::store::{Replica, StoreError, StoreRead as _, StoreTx as _};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// 3.51.3: the first release without the race between a checkpoint and a write that could corrupt a file.
+const OLDEST_LIBRARY: i32 = 3_051_003;
+
+/// Pages in the log after which a commit itself tidies up. `idle` does it sooner when it is called; this is the net.
+const CHECKPOINT_PAGES: u32 = 4_000;
+
+/// Memory for pages of the writer. 8 MiB: holds the inner pages of every index at a million tasks.
+const WRITER_CACHE_KIB: u32 = 8_192;
+
+/// Memory for pages of a reader. 2 MiB: it walks, and does not come back.
+const READER_CACHE_KIB: u32 = 2_048;
+
+/// More than there are statements in this crate.
+const STATEMENTS: usize = 64;
+
+/// What a commit that returned is worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// It survives power loss. One sync of the disk for each commit.
+    #[default]
+    Full,
+    /// It survives the end of the process. Power loss may take the last commits, and with them work that was reported
+    /// as stored; the file stays whole.
+    MayLoseLastWrites,
+}
+
+/// How to open a store.
+///
+/// ```no_run
+/// use landfall_sqlite::{Durability, SqliteStore};
+/// let store = SqliteStore::options().durability(Durability::MayLoseLastWrites).open("cache.db")?;
+/// # Ok::<(), landfall_core::store::StoreError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    durability: Durability,
+    busy_timeout: Duration,
+    detect_copies: bool,
+    max_pages: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Full,
+            // Longer than any transaction of another process on a struggling disk.
+            busy_timeout: Duration::from_secs(5),
+            detect_copies: true,
+            max_pages: None,
+        }
+    }
+}
+
+impl Options {
+    /// What a commit is worth. Default: [`Durability::Full`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// How long to wait for another process that is writing. Default: 5 s.
+    #[must_use]
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.busy_timeout = timeout;
+        self
+    }
+
+    /// Whether a file that was copied or restored is told apart from the original, so that the two do not go on as one
+    /// client with two histories: when the file at the path is another one than at the last opening, the replica's
+    /// `client_epoch` grows, to the wall clock's milliseconds or by one. Default: on.
+    ///
+    /// It is a heuristic. Another file means another inode or time of birth (on Windows the time of birth alone). Moving
+    /// a store to another disk looks like a copy, which costs a new epoch and nothing else. A copy whose bytes are
+    /// written over the old file is not noticed, nor are two copies that are first opened in the same millisecond.
+    #[must_use]
+    pub fn detect_copies(mut self, detect: bool) -> Self {
+        self.detect_copies = detect;
+        self
+    }
+
+    /// The most pages (of 4 KiB in a new file) that the file may grow to; after that it is [`StoreError::Full`].
+    /// Default: no bound.
+    #[must_use]
+    pub fn max_pages(mut self, pages: u32) -> Self {
+        self.max_pages = Some(pages);
+        self
+    }
+
+    /// Opens the store at `path`, and makes it if there is no file or an empty one.
+    ///
+    /// # Errors
+    /// [`StoreError::TooNew`] and [`StoreError::Foreign`] leave the file untouched. [`StoreError::Busy`] when another
+    /// process keeps it locked, [`StoreError::Full`] and [`StoreError::ReadOnly`] when it cannot be written to, others
+    /// when it cannot be used.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<SqliteStore, StoreError> {
+        let path = file::absolute(path.as_ref())?;
+        let opened = self.connect(&path, true)?;
+        Ok(SqliteStore::new(path, self, opened))
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.busy_timeout
+    }
+
+    /// Opens a connection that may be relied on.
+    pub(crate) fn connect(&self, path: &Path, may_create: bool) -> Result<Opened, StoreError> {
+        check_library()?;
+        match file::look(path)? {
+            Found::Nothing if may_create => file::create(path)?,
+            Found::Nothing => return Err(StoreError::Io(format!("{} is gone", path.display()))),
+            Found::Empty | Found::Store => {}
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        let deadline = Instant::now() + self.busy_timeout;
+        connection.busy_timeout(self.busy_timeout).map_err(failed)?;
+        if connection.is_readonly("main").map_err(failed)? {
+            return Err(StoreError::ReadOnly(path.display().to_string()));
+        }
+        // As SQLite sees it, log and all; nothing was written yet.
+        check_marks(&connection, path)?;
+        set_journal_mode(&connection, deadline)?;
+        self.set_up(&connection)?;
+        let identity = Identity::of(path)?;
+        let health = Health::default();
+        self.barrier(&connection, &health, path, &identity)?;
+        read_back(&connection, SYNCHRONOUS_EXTRA)?;
+        if self.durability == Durability::MayLoseLastWrites {
+            run(&connection, "PRAGMA synchronous = NORMAL")?;
+            read_back(&connection, SYNCHRONOUS_NORMAL)?;
+        }
+        Ok(Opened { connection, health, identity })
+    }
+
+    fn set_up(&self, connection: &Connection) -> Result<(), StoreError> {
+        set_up_common(connection, WRITER_CACHE_KIB)?;
+        run(connection, "PRAGMA synchronous = EXTRA")?;
+        run(connection, &format!("PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"))?;
+        // Elsewhere these two mean nothing.
+        run(connection, "PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON")?;
+        if let Some(pages) = self.max_pages {
+            run(connection, &format!("PRAGMA max_page_count = {pages}"))?;
+        }
+        Ok(())
+    }
+
+    /// The one transaction of opening: the schema, which file this is, and a write that makes all that was recovered
+    /// durable.
+    fn barrier(
+        &self,
+        connection: &Connection,
+        health: &Health,
+        path: &Path,
+        identity: &Identity,
+    ) -> Result<(), StoreError> {
+        let mut tx = Transaction::immediate(connection, health)?;
+        // Another process may have been faster since the first look.
+        let (marks, has_tables) = file::read_marks(connection).map_err(failed)?;
+        let found = marks.check(has_tables, path)?;
+        migrate::climb(connection, marks.user_version)?;
+        if found != Found::Store {
+            Counters::default().write(connection)?;
+        }
+        let opened: u64 = readable(meta::fact(connection, meta::OPENED))?.unwrap_or(0);
+        meta::put_fact(connection, meta::OPENED, &opened.wrapping_add(1))?;
+        if self.detect_copies {
+            let known: Option<String> = readable(meta::fact(connection, meta::FILE))?;
+            if known.as_deref() != Some(identity.as_str()) {
+                meta::put_fact(connection, meta::FILE, &identity.as_str())?;
+                if let Some(replica) = tx.replica()? {
+                    let client_epoch = wall_ms().max(replica.client_epoch.saturating_add(1));
+                    tx.put_replica(&Replica { client_epoch, ..replica })?;
+                }
+            }
+        }
+        tx.finish()
+    }
+
+    /// Opens a connection for reading beside the writer, which has checked the file.
+    pub(crate) fn connect_reader(&self, path: &Path) -> Result<Connection, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        connection.busy_timeout(self.busy_timeout).map_err(failed)?;
+        set_up_common(&connection, READER_CACHE_KIB)?;
+        run(&connection, "PRAGMA query_only = ON")?;
+        check_marks(&connection, path)?;
+        Ok(connection)
+    }
+}
+
+/// A connection that passed every check.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) connection: Connection,
+    pub(crate) health: Health,
+    pub(crate) identity: Identity,
+}
+
+const SYNCHRONOUS_NORMAL: i64 = 1;
+const SYNCHRONOUS_EXTRA: i64 = 3;
+
+fn check_library() -> Result<(), StoreError> {
+    let found = rusqlite::version_number();
+    if found >= OLDEST_LIBRARY {
+        return Ok(());
+    }
+    Err(StoreError::Misuse(format!(
+        "SQLite {} can corrupt a file that two connections use; 3.51.3 or newer is needed (feature `bundled`)",
+        rusqlite::version()
+    )))
+}
+
+fn check_marks(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let (marks, has_tables) = file::read_marks(connection).map_err(failed)?;
+    marks.check(has_tables, path).map(drop)
+}
+
+/// Turns on the write-ahead log. It can fail without an error, and while another process does the same it does.
+fn set_journal_mode(connection: &Connection, deadline: Instant) -> Result<(), StoreError> {
+    loop {
+        let outcome = text(connection, "PRAGMA journal_mode = WAL");
+        match &outcome {
+            Ok(mode) if mode == "wal" => return Ok(()),
+            Ok(_) | Err(StoreError::Busy(_)) if Instant::now() < deadline => sleep(Duration::from_millis(10)),
+            Ok(mode) => {
+                return Err(StoreError::Io(format!(
+                    "the journal mode stays {mode:?} and must be \"wal\"; a network file system or a lock may be why"
+                )));
+            }
+            Err(_) => return outcome.map(drop),
+        }
+    }
+}
+
+fn set_up_common(connection: &Connection, cache_kib: u32) -> Result<(), StoreError> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
+    run(connection, &format!("PRAGMA cache_size = -{cache_kib}"))?;
+    // A schema that somebody else wrote may not call functions; a page that makes no sense is an error.
+    run(connection, "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY")?;
+    // An I/O error in mapped memory would be a signal, not an error.
+    run(connection, "PRAGMA mmap_size = 0")
+}
+
+/// What is in force, not what was asked for.
+fn read_back(connection: &Connection, synchronous: i64) -> Result<(), StoreError> {
+    let refuse = |what: &str, found: &str| {
+        Err(StoreError::Io(format!("{what} is {found} after it was set; this file cannot be kept safely here")))
+    };
+    let mode = text(connection, "PRAGMA journal_mode")?;
+    if mode != "wal" {
+        return refuse("the journal mode", &mode);
+    }
+    let level = number(connection, "PRAGMA synchronous")?;
+    if level != synchronous {
+        return refuse("synchronous", &level.to_string());
+    }
+    Ok(())
+}
+
+/// A fact that guards nothing by itself: damage to it counts as not known.
+fn readable<T>(fact: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    match fact {
+        Err(StoreError::Damaged(_)) => Ok(None),
+        other => other,
+    }
+}
+
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(0)
+}
+
+/// Runs statements whose rows, if any, do not matter.
+fn run(connection: &Connection, sql: &str) -> Result<(), StoreError> {
+    connection.execute_batch(sql).map_err(failed)
+}
+
+fn text(connection: &Connection, pragma: &str) -> Result<String, StoreError> {
+    connection.query_one(pragma, (), |row| row.get(0)).map_err(failed)
+}
+
+fn number(connection: &Connection, pragma: &str) -> Result<i64, StoreError> {
+    connection.query_one(pragma, (), |row| row.get(0)).map_err(failed)
+}

@@ -1,0 +1,30 @@
+//! The way in beside the writer: a connection that cannot write, one transaction for each closure.
+//!
+//! It sees what was committed and nothing else; the writer does not wait for it. Tests: the store suite.
+
+use crate::tx::{Health, Transaction};
+use landfall_core::store::{StoreError, StoreRead, StoreReader};
+use rusqlite::Connection;
+
+#[derive(Debug)]
+pub(crate) struct SqliteReader {
+    connection: Connection,
+}
+
+impl SqliteReader {
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self { connection }
+    }
+}
+
+impl StoreReader for SqliteReader {
+    fn read(
+        &mut self,
+        read: &mut dyn FnMut(&dyn StoreRead) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        // An error while reading spoils nothing: the next closure starts afresh.
+        let health = Health::default();
+        let transaction = Transaction::deferred(&self.connection, &health)?;
+        read(&transaction)
+    }
+}

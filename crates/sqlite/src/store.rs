@@ -1,0 +1,105 @@
+//! The store itself: one connection that writes, opened again when it must be.
+//!
+//! It knows files and transactions, and nothing of what is in the rows. Tests: `tests/conformance.rs`, `tests/faults.rs`.
+
+use crate::error::failed;
+use crate::file::Identity;
+use crate::open::{Opened, Options};
+use crate::reader::SqliteReader;
+use crate::tx::Transaction;
+use crate::wal;
+use landfall_core::store::{Store, StoreError, StoreReader, StoreTx};
+use rusqlite::Connection;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Above this the log is emptied when there is time: longer ones make opening after a crash slow.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+
+/// Keeps the queue in one SQLite file. Several processes may open the same file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    path: PathBuf,
+    options: Options,
+    /// `None` when opening again failed.
+    opened: Option<Opened>,
+}
+
+impl SqliteStore {
+    /// Opens the store at `path` with the default options, and makes it if there is no file or an empty one.
+    ///
+    /// # Errors
+    /// See [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::options().open(path)
+    }
+
+    /// Options to open a store with.
+    #[must_use]
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn new(path: PathBuf, options: Options, opened: Opened) -> Self {
+        Self { path, options, opened: Some(opened) }
+    }
+
+    /// The connection, if it may be used and the file is still the one it was opened with. A commit into a file that
+    /// was deleted or replaced would be acknowledged and lost.
+    fn usable(&self) -> Result<&Opened, StoreError> {
+        let opened = self.opened.as_ref().filter(|opened| !opened.health.has_failed()).ok_or(StoreError::Closed)?;
+        if Identity::of(&self.path).as_ref() != Ok(&opened.identity) {
+            opened.health.fail();
+            return Err(StoreError::Io(format!("{} was deleted or replaced while in use", self.path.display())));
+        }
+        Ok(opened)
+    }
+}
+
+impl Store for SqliteStore {
+    fn begin(&mut self) -> Result<Box<dyn StoreTx + '_>, StoreError> {
+        let opened = self.usable()?;
+        Ok(Box::new(Transaction::immediate(&opened.connection, &opened.health)?))
+    }
+
+    fn reader(&self) -> Result<Option<Box<dyn StoreReader>>, StoreError> {
+        self.usable()?;
+        Ok(Some(Box::new(SqliteReader::new(self.options.connect_reader(&self.path)?))))
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        // First let go: what the failed connection believes must not be shared with the new one.
+        self.opened = None;
+        self.opened = Some(self.options.connect(&self.path, false)?);
+        Ok(())
+    }
+
+    fn idle(&mut self) -> Result<(), StoreError> {
+        let opened = self.usable()?;
+        let connection = &opened.connection;
+        checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+        let log_bytes = fs::metadata(wal::path_of(&self.path)).map_or(0, |metadata| metadata.len());
+        if log_bytes > LOG_BYTES_MAX {
+            // Readers may be in the way: then it is for another time, not something to wait for.
+            connection.busy_timeout(Duration::ZERO).map_err(failed)?;
+            let outcome = checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+            connection.busy_timeout(self.options.timeout()).map_err(failed)?;
+            match outcome {
+                Ok(()) | Err(StoreError::Busy(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Moves the log into the file. Its row only says how far it came.
+fn checkpoint(connection: &Connection, pragma: &str) -> Result<(), StoreError> {
+    connection.query_one(pragma, (), |_| Ok(())).map_err(failed)
+}

@@ -1,0 +1,346 @@
+//! Transactions: begun IMMEDIATE for the writer, deferred for readers, ended once and looked at.
+//!
+//! Beside the rows it keeps the counters, which are read at most once and written at most once per transaction.
+//! SQLite ends a transaction by itself after some errors; every later statement would then be a transaction of its own,
+//! so nothing more is done with it. A failed commit, or any I/O error, makes the handle unusable until it is reopened.
+//! Tests: the store suite, `tests/faults.rs`.
+
+use crate::error::failed;
+use crate::meta::{self, Counters};
+use crate::tasks::{self, Before};
+use crate::{entities, journal};
+use landfall_core::entity::StoredEntity;
+use landfall_core::id::{EntityKey, TaskId};
+use landfall_core::store::{
+    ConflictRecord, Counts, DamagedRow, Lease, Page, Replica, Savepoint, StoreError, StoreRead, StoreTx,
+};
+use landfall_core::task::{JournalEntry, StateKind, Task};
+use landfall_core::time::Timestamp;
+use rusqlite::Connection;
+use std::cell::Cell;
+use std::fmt;
+
+/// Whether a handle may still be used. Once it failed it stays so; only opening again makes a new one.
+#[derive(Debug, Default)]
+pub(crate) struct Health(Cell<bool>);
+
+impl Health {
+    pub(crate) fn has_failed(&self) -> bool {
+        self.0.get()
+    }
+
+    pub(crate) fn fail(&self) {
+        self.0.set(true);
+    }
+}
+
+/// The counters as this transaction sees them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    counters: Counters,
+    changed: bool,
+    /// A damaged row was moved, whose old state cannot be believed: count again before the next look.
+    uncertain: bool,
+}
+
+/// One transaction on one connection; rolled back when dropped.
+pub(crate) struct Transaction<'c> {
+    connection: &'c Connection,
+    health: &'c Health,
+    /// Whether SQLite still has the transaction.
+    open: Cell<bool>,
+    tally: Cell<Option<Tally>>,
+    /// No position in the table is above this one.
+    top: Cell<Option<u64>>,
+    /// Open savepoints, and the counters at each.
+    points: Vec<(u64, Option<Tally>)>,
+    last_point: u64,
+}
+
+impl fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+impl<'c> Transaction<'c> {
+    /// Takes the write lock, waiting as long as the connection's busy timeout says.
+    pub(crate) fn immediate(connection: &'c Connection, health: &'c Health) -> Result<Self, StoreError> {
+        Self::begin(connection, health, "BEGIN IMMEDIATE")
+    }
+
+    /// For reading: one consistent state from the first read on.
+    pub(crate) fn deferred(connection: &'c Connection, health: &'c Health) -> Result<Self, StoreError> {
+        Self::begin(connection, health, "BEGIN DEFERRED")
+    }
+
+    fn begin(connection: &'c Connection, health: &'c Health, sql: &str) -> Result<Self, StoreError> {
+        if health.has_failed() {
+            return Err(StoreError::Closed);
+        }
+        let transaction = Self {
+            connection,
+            health,
+            open: Cell::new(true),
+            tally: Cell::new(None),
+            top: Cell::new(None),
+            points: Vec::new(),
+            last_point: 0,
+        };
+        transaction.look(|connection| execute(connection, sql))?;
+        Ok(transaction)
+    }
+
+    /// Runs `work`, and notes what its error means for the transaction and the handle.
+    fn look<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if !self.open.get() {
+            return Err(StoreError::Closed);
+        }
+        let outcome = work(self.connection);
+        if let Err(error) = &outcome {
+            if self.connection.is_autocommit() {
+                self.open.set(false);
+            }
+            if matches!(error, StoreError::Io(_)) {
+                self.health.fail();
+            }
+        }
+        outcome
+    }
+
+    fn tally(&self) -> Result<Tally, StoreError> {
+        let mut tally = match self.tally.get() {
+            Some(tally) if !tally.uncertain => return Ok(tally),
+            Some(tally) => tally,
+            None => Tally { counters: self.look(Counters::read)?, ..Tally::default() },
+        };
+        if tally.uncertain {
+            tally.counters.counts = self.look(meta::count)?;
+            tally.uncertain = false;
+        }
+        if self.top.get().is_none() {
+            self.top.set(Some(tally.counters.last_seq));
+        }
+        self.tally.set(Some(tally));
+        Ok(tally)
+    }
+
+    /// Counts a row that was in one state and is now in another.
+    fn moved(&self, before: &Before, after: Option<StateKind>) -> Result<(), StoreError> {
+        let mut tally = match self.tally.get() {
+            Some(tally) => tally,
+            None => self.tally()?,
+        };
+        let counts = &mut tally.counters.counts;
+        match before {
+            Before::New => {}
+            Before::Was(state) => match counts.of_mut(*state).checked_sub(1) {
+                Some(fewer) => *counts.of_mut(*state) = fewer,
+                None => tally.uncertain = true,
+            },
+            Before::Unreadable => tally.uncertain = true,
+        }
+        if let Some(state) = after {
+            *counts.of_mut(state) += 1;
+        }
+        tally.changed = true;
+        self.tally.set(Some(tally));
+        Ok(())
+    }
+
+    fn used(&self, seq: u64) -> Result<(), StoreError> {
+        let mut tally = self.tally()?;
+        if seq > tally.counters.last_seq {
+            tally.counters.last_seq = seq;
+            tally.changed = true;
+            self.tally.set(Some(tally));
+        }
+        Ok(())
+    }
+
+    fn find(&self, point: Savepoint) -> Result<usize, StoreError> {
+        let found = self.points.iter().position(|(name, _)| *name == point.0);
+        found.ok_or_else(|| StoreError::Misuse("there is no such savepoint in this transaction".to_string()))
+    }
+
+    /// Ends the transaction, keeping nothing.
+    fn roll_back(&self) {
+        if self.open.replace(false) && !self.connection.is_autocommit() {
+            let undone = execute(self.connection, "ROLLBACK");
+            if undone.is_err() || !self.connection.is_autocommit() {
+                self.health.fail();
+            }
+        }
+    }
+
+    /// Writes the counters and commits. After an error the handle cannot be used until it is reopened.
+    pub(crate) fn finish(self) -> Result<(), StoreError> {
+        if self.tally.get().is_some_and(|tally| tally.changed || tally.uncertain) {
+            let tally = self.tally()?;
+            self.look(|connection| tally.counters.write(connection))?;
+        }
+        let outcome = self.look(|connection| execute(connection, "COMMIT"));
+        if outcome.is_ok() {
+            self.open.set(false);
+        } else {
+            self.health.fail();
+        }
+        outcome
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        self.roll_back();
+    }
+}
+
+fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
+    connection.prepare_cached(sql).map_err(failed)?.execute(()).map_err(failed)?;
+    Ok(())
+}
+
+impl StoreRead for Transaction<'_> {
+    fn replica(&self) -> Result<Option<Replica>, StoreError> {
+        self.look(|connection| meta::fact(connection, meta::REPLICA))
+    }
+
+    fn lease(&self) -> Result<Option<Lease>, StoreError> {
+        self.look(|connection| meta::fact(connection, meta::LEASE))
+    }
+
+    fn counts(&self) -> Result<Counts, StoreError> {
+        self.tally().map(|tally| tally.counters.counts)
+    }
+
+    fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        self.look(|connection| tasks::by_id(connection, id))
+    }
+
+    fn tasks_after(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.look(|connection| tasks::after(connection, after, limit))
+    }
+
+    fn last_of_entity(&self, entity: &EntityKey) -> Result<Option<Task>, StoreError> {
+        self.look(|connection| tasks::last_of_entity(connection, entity))
+    }
+
+    fn next_of_entity(&self, entity: &EntityKey, after: u64) -> Result<Option<Task>, StoreError> {
+        self.look(|connection| tasks::next_of_entity(connection, entity, after))
+    }
+
+    fn next_of_lane(&self, lane: &str, after: u64) -> Result<Option<Task>, StoreError> {
+        self.look(|connection| tasks::next_of_lane(connection, lane, after))
+    }
+
+    fn claimable(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError> {
+        self.look(|connection| tasks::claimable(connection, now, limit))
+    }
+
+    fn next_claim(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.look(|connection| tasks::next_claim(connection, now))
+    }
+
+    fn tasks_in_state(&self, state: StateKind, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.look(|connection| tasks::in_state(connection, state, after, limit))
+    }
+
+    fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.look(tasks::oldest)
+    }
+
+    fn entity(&self, key: &EntityKey) -> Result<Option<StoredEntity>, StoreError> {
+        self.look(|connection| entities::read(connection, key))
+    }
+
+    fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError> {
+        self.look(|connection| journal::entry(connection, id))
+    }
+
+    fn conflicts(&self, entity: Option<&EntityKey>, limit: usize) -> Result<Vec<ConflictRecord>, StoreError> {
+        self.look(|connection| journal::conflicts(connection, entity, limit))
+    }
+}
+
+impl StoreTx for Transaction<'_> {
+    fn put_replica(&mut self, replica: &Replica) -> Result<(), StoreError> {
+        self.look(|connection| meta::put_fact(connection, meta::REPLICA, replica))
+    }
+
+    fn put_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {
+        self.look(|connection| meta::put_fact(connection, meta::LEASE, lease))
+    }
+
+    fn next_seq(&mut self) -> Result<u64, StoreError> {
+        let next = self.tally()?.counters.last_seq + 1;
+        self.used(next)?;
+        Ok(next)
+    }
+
+    fn put_task(&mut self, task: &Task) -> Result<(), StoreError> {
+        self.tally()?;
+        let above_all = self.top.get().is_some_and(|top| task.seq > top);
+        let before = self.look(|connection| tasks::put(connection, task, above_all))?;
+        self.top.set(self.top.get().max(Some(task.seq)));
+        self.moved(&before, Some(task.state.kind()))?;
+        self.used(task.seq)
+    }
+
+    fn settle_task(&mut self, task: &Task, entry: &JournalEntry) -> Result<(), StoreError> {
+        if entry.task_id != task.id {
+            return Err(StoreError::Misuse("a task is settled with the entry of another".to_string()));
+        }
+        let Some(before) = self.look(|connection| tasks::remove(connection, task))? else {
+            return Err(StoreError::Misuse("a task is settled that is not in the queue".to_string()));
+        };
+        self.moved(&before, None)?;
+        self.look(|connection| journal::put_entry(connection, entry))
+    }
+
+    fn quarantine(&mut self, row: &DamagedRow) -> Result<(), StoreError> {
+        let mut tally = self.tally()?;
+        self.look(|connection| tasks::quarantine(connection, row.seq))?;
+        (tally.changed, tally.uncertain) = (true, true);
+        self.tally.set(Some(tally));
+        Ok(())
+    }
+
+    fn put_entity(&mut self, entity: &StoredEntity) -> Result<(), StoreError> {
+        self.look(|connection| entities::put(connection, entity))
+    }
+
+    fn put_conflict(&mut self, conflict: &ConflictRecord) -> Result<(), StoreError> {
+        self.look(|connection| journal::put_conflict(connection, conflict))
+    }
+
+    fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.look(|connection| journal::prune(connection, before, limit))
+    }
+
+    fn savepoint(&mut self) -> Result<Savepoint, StoreError> {
+        let name = self.last_point + 1;
+        self.look(|connection| execute(connection, &format!("SAVEPOINT landfall_{name}")))?;
+        self.last_point = name;
+        self.points.push((name, self.tally.get()));
+        Ok(Savepoint(name))
+    }
+
+    fn rollback_to(&mut self, point: Savepoint) -> Result<(), StoreError> {
+        let index = self.find(point)?;
+        self.look(|connection| execute(connection, &format!("ROLLBACK TO landfall_{}", point.0)))?;
+        self.points.truncate(index + 1);
+        self.tally.set(self.points[index].1);
+        Ok(())
+    }
+
+    fn release(&mut self, point: Savepoint) -> Result<(), StoreError> {
+        let index = self.find(point)?;
+        self.look(|connection| execute(connection, &format!("RELEASE landfall_{}", point.0)))?;
+        self.points.truncate(index);
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        (*self).finish()
+    }
+}

@@ -1,0 +1,379 @@
+//! Random work on a store, compared step by step with a model that is too simple to be wrong: vectors and clones.
+//!
+//! A run is named by its seed and repeats exactly. Few names and positions are used, so that rows meet often.
+
+use super::StoreUnderTest;
+use super::samples::{conflict, ended, entity, failure_note, lease, note, odd_fields, replica, task};
+use landfall_core::entity::{Body, StoredEntity};
+use landfall_core::failure::FailureKind;
+use landfall_core::id::{EntityKey, Fence, Fingerprint, IdempotencyKey, TaskId};
+use landfall_core::store::{
+    ConflictRecord, Counts, Lease, Replica, Savepoint, Store, StoreError, StoreRead, StoreTx,
+};
+use landfall_core::task::{Frozen, JournalEntry, StateKind, Task, TaskState};
+use landfall_core::time::Timestamp;
+use std::cmp::Reverse;
+
+/// The seeds of every run.
+pub const SEEDS: std::ops::Range<u64> = 0..12;
+
+/// Transactions in one run.
+const TRANSACTIONS: usize = 60;
+/// Most steps in one transaction.
+const STEPS_MAX: u64 = 25;
+const ENTITIES: u64 = 6;
+const GENERATIONS: u64 = 5;
+const LANES: [Option<&str>; 4] = [None, None, Some("a"), Some("b")];
+
+/// Does random work on a new store and on the model.
+///
+/// # Panics
+/// When they disagree.
+pub fn compare_with_the_model(harness: &dyn StoreUnderTest, seed: u64) {
+    let mut random = Random(seed);
+    let mut store = harness.create();
+    let mut durable = Model::default();
+    for _ in 0..TRANSACTIONS {
+        let mut model = durable.clone();
+        let mut tx = store.begin().expect("a transaction begins");
+        let mut points: Vec<(Savepoint, Model)> = Vec::new();
+        for _ in 0..random.below(STEPS_MAX) {
+            step(&mut random, tx.as_mut(), &mut model, &mut points);
+            ask(&mut random, tx.as_ref(), &model);
+        }
+        if random.below(4) == 0 {
+            drop(tx);
+        } else {
+            tx.commit().expect("the transaction commits");
+            durable = model;
+        }
+        if random.below(8) == 0 {
+            store = harness.reopen(store);
+        }
+        compare_everything(store.as_mut(), &durable);
+    }
+}
+
+/// The state of a store, as plainly as it can be said.
+#[derive(Clone, Default)]
+struct Model {
+    replica: Option<Replica>,
+    lease: Option<Lease>,
+    /// In order of position.
+    tasks: Vec<Task>,
+    entities: Vec<StoredEntity>,
+    journal: Vec<JournalEntry>,
+    conflicts: Vec<ConflictRecord>,
+}
+
+impl Model {
+    fn put_task(&mut self, task: &Task) -> bool {
+        let taken = self.tasks.iter().any(|old| old.seq == task.seq && old.id != task.id);
+        if !taken {
+            self.tasks.retain(|old| old.id != task.id);
+            self.tasks.push(task.clone());
+            self.tasks.sort_by_key(|task| task.seq);
+        }
+        !taken
+    }
+
+    fn find(&self, matches: impl Fn(&Task) -> bool) -> Option<Task> {
+        self.tasks.iter().find(|task| matches(task)).cloned()
+    }
+
+    fn page(&self, limit: usize, matches: impl Fn(&Task) -> bool) -> Vec<Task> {
+        self.tasks.iter().filter(|task| matches(task)).take(limit).cloned().collect()
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.tasks.iter().for_each(|task| *counts.of_mut(task.state.kind()) += 1);
+        counts
+    }
+
+    /// Ready tasks in their order, and those due by waiting.
+    fn due(&self, now: Timestamp) -> (Vec<Task>, Vec<Task>) {
+        let is = |task: &Task, due: &dyn Fn(Timestamp) -> bool| task.claim_at.is_some_and(due);
+        let mut ready = self.page(usize::MAX, |task| is(task, &|at| at <= Timestamp::ALWAYS));
+        ready.sort_by_key(order);
+        (ready, self.page(usize::MAX, |task| is(task, &|at| at > Timestamp::ALWAYS && at <= now)))
+    }
+}
+
+fn order(task: &Task) -> (Reverse<i32>, u64) {
+    (Reverse(task.priority), task.seq)
+}
+
+/// One random write.
+fn step(random: &mut Random, tx: &mut dyn StoreTx, model: &mut Model, points: &mut Vec<(Savepoint, Model)>) {
+    match random.below(100) {
+        0..35 => {
+            let seq = if random.below(3) == 0 { random.below(40) + 1 } else { tx.next_seq().unwrap() };
+            let task = random_task(random, seq);
+            check_put(tx, model, &task);
+        }
+        35..60 => {
+            // What most writes are: a task that is there changes its state.
+            if let Some(old) = random.pick(&model.tasks).cloned() {
+                let mut task = random_task(random, old.seq);
+                (task.id, task.entity, task.generation) = (old.id, old.entity, old.generation);
+                check_put(tx, model, &task);
+            }
+        }
+        60..72 => {
+            let task = match random.pick(&model.tasks) {
+                Some(task) if random.below(5) > 0 => task.clone(),
+                _ => random_task(random, 1),
+            };
+            let entry = ended(&task, random.below(100) as i64);
+            let there = model.tasks.iter().any(|old| old.id == task.id);
+            check_outcome(tx.settle_task(&task, &entry), there);
+            if there {
+                model.tasks.retain(|old| old.id != task.id);
+                model.journal.retain(|old| old.task_id != entry.task_id);
+                model.journal.push(entry);
+            }
+        }
+        72..80 => {
+            let entity = random_entity(random);
+            tx.put_entity(&entity).unwrap();
+            model.entities.retain(|old| old.key != entity.key);
+            model.entities.push(entity);
+        }
+        80..83 => {
+            let record = conflict(&random_task(random, 1), random.below(100) as i64);
+            tx.put_conflict(&record).unwrap();
+            model.conflicts.push(record);
+        }
+        83..86 => {
+            let before = Timestamp(random.below(100) as i64);
+            let old = model.journal.iter().filter(|entry| entry.at < before).count();
+            // All of them or none: which ones go first is not promised.
+            let limit = if random.below(2) == 0 { old } else { 99_999 };
+            assert_eq!(tx.prune_journal(before, limit).unwrap(), old);
+            model.journal.retain(|entry| entry.at >= before);
+        }
+        86..88 => {
+            model.replica = Some(replica(random.below(1_000)));
+            tx.put_replica(model.replica.as_ref().expect("just set")).unwrap();
+        }
+        88..90 => {
+            model.lease = Some(lease(random.below(1_000)));
+            tx.put_lease(model.lease.as_ref().expect("just set")).unwrap();
+        }
+        90..94 => points.push((tx.savepoint().unwrap(), model.clone())),
+        94..98 if !points.is_empty() => {
+            points.truncate(1 + random.below(points.len() as u64) as usize);
+            let (point, then) = points.last().expect("one is left");
+            tx.rollback_to(*point).unwrap();
+            *model = then.clone();
+        }
+        98.. if !points.is_empty() => {
+            let kept = random.below(points.len() as u64) as usize;
+            tx.release(points[kept].0).unwrap();
+            points.truncate(kept);
+        }
+        _ => {}
+    }
+}
+
+fn check_put(tx: &mut dyn StoreTx, model: &mut Model, task: &Task) {
+    let expected = model.put_task(task);
+    check_outcome(tx.put_task(task), expected);
+}
+
+fn check_outcome(outcome: Result<(), StoreError>, expected: bool) {
+    let as_expected = match &outcome {
+        Ok(()) => expected,
+        Err(StoreError::Misuse(_)) => !expected,
+        Err(_) => false,
+    };
+    assert!(as_expected, "expected {}, got {outcome:?}", if expected { "success" } else { "a refusal" });
+}
+
+/// One random question.
+fn ask(random: &mut Random, rows: &dyn StoreRead, model: &Model) {
+    let (after, limit, now) =
+        (random.below(80), random.below(12) as usize, Timestamp(random.below(300) as i64));
+    match random.below(12) {
+        0 => assert_eq!(rows.counts().unwrap(), model.counts()),
+        1 => {
+            let id = random_task(random, 1).id;
+            assert_eq!(rows.task(id).unwrap(), model.find(|task| task.id == id));
+        }
+        2 => assert_eq!(
+            rows.tasks_after(after, limit).unwrap().tasks,
+            model.page(limit, |task| task.seq > after)
+        ),
+        3 => {
+            let key = random_key(random);
+            let last = model.page(usize::MAX, |task| task.entity == key).pop();
+            assert_eq!(rows.last_of_entity(&key).unwrap(), last);
+            let next = model.find(|task| task.entity == key && task.seq > after);
+            assert_eq!(rows.next_of_entity(&key, after).unwrap(), next);
+        }
+        4 => {
+            let next = model.find(|task| task.lane.as_deref() == Some("a") && task.seq > after);
+            assert_eq!(rows.next_of_lane("a", after).unwrap(), next);
+        }
+        5 | 6 => compare_claimable(rows, model, now, limit),
+        7 => {
+            let moments = model.tasks.iter().filter_map(|task| task.claim_at);
+            let next = moments.filter(|at| *at > now.max(Timestamp::ALWAYS)).min();
+            assert_eq!(rows.next_claim(now).unwrap(), next);
+        }
+        8 => {
+            let state = StateKind::ALL[random.below(5) as usize];
+            let expected = model.page(limit, |task| task.state.kind() == state && task.seq > after);
+            assert_eq!(rows.tasks_in_state(state, after, limit).unwrap().tasks, expected);
+        }
+        9 => assert_eq!(rows.oldest().unwrap(), model.tasks.first().map(|task| task.enqueued_at)),
+        10 => {
+            let key = random_key(random);
+            let known = model.entities.iter().find(|entity| entity.key == key);
+            assert_eq!(rows.entity(&key).unwrap().as_ref(), known);
+        }
+        _ => {
+            let key = random_key(random);
+            let of = model.conflicts.iter().rev().filter(|record| record.entity == key).take(limit);
+            assert_eq!(rows.conflicts(Some(&key), limit).unwrap(), of.cloned().collect::<Vec<_>>());
+        }
+    }
+}
+
+/// What is left open when many are due by waiting: which of them a store looks at.
+fn compare_claimable(rows: &dyn StoreRead, model: &Model, now: Timestamp, limit: usize) {
+    let claimed = rows.claimable(now, limit).unwrap().tasks;
+    let (ready, waited) = model.due(now);
+    let from_ready: Vec<Task> =
+        claimed.iter().filter(|task| task.claim_at <= Some(Timestamp::ALWAYS)).cloned().collect();
+    assert!(ready.starts_with(&from_ready), "ready tasks go in their order");
+    assert!(claimed.is_sorted_by_key(order), "higher priority first, then older");
+    assert_eq!(claimed.len(), limit.min(ready.len() + waited.len()), "as many as there are");
+    for task in claimed.iter().filter(|task| task.claim_at > Some(Timestamp::ALWAYS)) {
+        assert!(waited.contains(task), "{task:?} is not due at {now:?}");
+    }
+    if waited.len() <= limit {
+        let mut all = [ready, waited].concat();
+        all.sort_by_key(order);
+        all.truncate(limit);
+        assert_eq!(claimed, all);
+    }
+}
+
+fn compare_everything(store: &mut dyn Store, model: &Model) {
+    let tx = store.begin().expect("a transaction begins");
+    assert_eq!(tx.replica().unwrap(), model.replica);
+    assert_eq!(tx.lease().unwrap(), model.lease);
+    assert_eq!(tx.counts().unwrap(), model.counts());
+    assert_eq!(tx.tasks_after(0, usize::MAX).unwrap().tasks, model.tasks);
+    for state in StateKind::ALL {
+        let expected = model.page(usize::MAX, |task| task.state.kind() == state);
+        assert_eq!(tx.tasks_in_state(state, 0, usize::MAX).unwrap().tasks, expected);
+    }
+    compare_claimable(tx.as_ref(), model, Timestamp(i64::MAX), usize::MAX);
+    for id in all_ids() {
+        assert_eq!(tx.task(id).unwrap(), model.find(|task| task.id == id));
+        assert_eq!(tx.journal(id).unwrap().as_ref(), model.journal.iter().find(|entry| entry.task_id == id));
+    }
+    for key in (0..ENTITIES).map(key) {
+        assert_eq!(tx.entity(&key).unwrap().as_ref(), model.entities.iter().find(|entity| entity.key == key));
+    }
+    assert!(tx.conflicts(None, usize::MAX).unwrap().iter().eq(model.conflicts.iter().rev()));
+}
+
+fn key(number: u64) -> EntityKey {
+    note(&number.to_string())
+}
+
+fn id(key: &EntityKey, generation: u64) -> TaskId {
+    TaskId::derive(super::samples::client(), key, generation)
+}
+
+fn all_ids() -> impl Iterator<Item = TaskId> {
+    (0..ENTITIES).flat_map(|entity| (0..GENERATIONS).map(move |generation| id(&key(entity), generation)))
+}
+
+fn random_key(random: &mut Random) -> EntityKey {
+    key(random.below(ENTITIES))
+}
+
+fn random_task(random: &mut Random, seq: u64) -> Task {
+    let (key, generation) = (random_key(random), random.below(GENERATIONS));
+    let moment = |random: &mut Random| Timestamp(random.below(300) as i64);
+    let state = match random.below(8) {
+        0 => TaskState::InFlight { fence: Fence(random.below(9)) },
+        1 => TaskState::Unknown { retry_at: moment(random) },
+        2 => TaskState::Conflict,
+        3 => TaskState::Dead { why: FailureKind::ALL[random.below(FailureKind::ALL.len() as u64) as usize] },
+        4 => TaskState::Pending { retry_at: Some(moment(random)) },
+        _ => TaskState::Pending { retry_at: None },
+    };
+    let claim_at = match random.below(4) {
+        0 => None,
+        1 => Some(moment(random)),
+        _ => Some(Timestamp::ALWAYS),
+    };
+    let payload = "x".repeat(random.below(600) as usize);
+    let frozen = (random.below(3) == 0).then(|| Frozen {
+        key: IdempotencyKey([random.below(256) as u8; 16]),
+        fingerprint: Fingerprint::of(payload.as_bytes()),
+        payload: payload.into(),
+        base_version: (random.below(2) == 0).then(|| "7".into()),
+        open_sends: random.below(3) as u32,
+    });
+    let mut task = Task {
+        id: id(&key, generation),
+        generation,
+        lane: random.pick(&LANES).copied().flatten().map(str::to_owned),
+        priority: random.below(3) as i32 - 1,
+        enqueued_at: moment(random),
+        attempts: random.below(9) as u32,
+        last_failure: (random.below(4) == 0).then(failure_note),
+        state,
+        claim_at,
+        frozen,
+        ..task(seq, &key)
+    };
+    if random.below(4) == 0 {
+        task.intent.fields = odd_fields();
+    }
+    task
+}
+
+fn random_entity(random: &mut Random) -> StoredEntity {
+    let full = entity(&random_key(random));
+    let body = |random: &mut Random| match random.below(3) {
+        0 => None,
+        1 => Some(Body::Deleted),
+        _ => Some(Body::Live(odd_fields())),
+    };
+    StoredEntity {
+        generation: random.below(99),
+        local: body(random),
+        base: full.base.filter(|_| random.below(2) == 0),
+        staged: full.staged.filter(|_| random.below(2) == 0),
+        ..full
+    }
+}
+
+/// SplitMix64: small, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn pick<'t, T>(&mut self, items: &'t [T]) -> Option<&'t T> {
+        if items.is_empty() { None } else { items.get(self.below(items.len() as u64) as usize) }
+    }
+}

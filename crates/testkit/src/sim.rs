@@ -1,0 +1,132 @@
+//! The simulator: the real machine against the real server rules, in a world where everything fails, decided by a seed.
+//!
+//! It needs no runtime: it is the driver. Several devices, some with two processes on one store, enqueue, sync, crash
+//! and lose power of thought between any two steps; the network loses, delays, doubles, cuts and refuses; clocks jump
+//! by years. Then everything heals, and all must be well (`checks.rs`). A failure names its seed; the same seed fails
+//! in the same way for ever. [`Plant`] breaks one rule on purpose, to show that the simulator would notice.
+//!
+//! Requests are written and answers read by the real sync endpoint codec, and the backend is
+//! `landfall_server::state`. Not simulated here: the disk below the store. Tests: `tests/simulator.rs`.
+
+use std::fmt;
+
+mod checks;
+mod device;
+mod faulty_store;
+mod network;
+mod world;
+
+/// What one run is made of. The defaults are what `tests/simulator.rs` runs.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Devices, each with a store of its own.
+    pub devices: usize,
+    /// Records that only one device changes, per device.
+    pub own_records: usize,
+    /// Records that every device changes.
+    pub shared_records: usize,
+    /// What users do, in all: changes, runs of sync, reads.
+    pub actions: u32,
+    /// A rule broken on purpose.
+    pub plant: Option<Plant>,
+    /// Whether the network and the processes misbehave at all.
+    pub faults: bool,
+    /// The server applies and then no answer arrives, for this long. Virtual time.
+    pub deaf_for_ms: u64,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self { devices: 2, own_records: 2, shared_records: 1, actions: 60, plant: None, faults: true, deaf_for_ms: 0 }
+    }
+}
+
+/// A broken rule: each is one that a sync engine is often built with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plant {
+    /// The machine's memory changes although the commit failed.
+    MemoryBeforeCommit,
+    /// What is to be sent leaves although the commit failed.
+    EffectsBeforeCommit,
+    /// A new edit is folded into a task that was already sent.
+    EditsFoldedIntoSent,
+    /// The server does not remember keys.
+    ServerWithoutKeys,
+    /// A remote change is merged while the fate of a task of that record is open.
+    MergeWhileUnknown,
+}
+
+impl Plant {
+    /// Every broken rule.
+    pub const ALL: [Self; 5] = [
+        Self::MemoryBeforeCommit,
+        Self::EffectsBeforeCommit,
+        Self::EditsFoldedIntoSent,
+        Self::ServerWithoutKeys,
+        Self::MergeWhileUnknown,
+    ];
+}
+
+/// What a run did, to see that it did anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Changes that users made and the store took.
+    pub changes: u64,
+    /// Requests that left a device.
+    pub requests: u64,
+    /// Effects at the server.
+    pub effects: u64,
+    /// Answers that never came, came cut, or were not the server's.
+    pub bad_answers: u64,
+    /// Requests that reached the server more than once.
+    pub doubled: u64,
+    /// Processes killed.
+    pub crashes: u64,
+    /// Commits that failed.
+    pub failed_commits: u64,
+    /// Conflicts resolved.
+    pub conflicts: u64,
+    /// A hash over everything that happened, in order.
+    pub trace: u64,
+}
+
+impl Stats {
+    /// Adds another run's figures; traces are folded together.
+    pub fn add(&mut self, other: &Self) {
+        self.changes += other.changes;
+        self.requests += other.requests;
+        self.effects += other.effects;
+        self.bad_answers += other.bad_answers;
+        self.doubled += other.doubled;
+        self.crashes += other.crashes;
+        self.failed_commits += other.failed_commits;
+        self.conflicts += other.conflicts;
+        self.trace = self.trace.rotate_left(5) ^ other.trace;
+    }
+}
+
+/// A promise that was broken, and how to see it again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The seed of the run.
+    pub seed: u64,
+    /// Which promise, and by what.
+    pub what: String,
+    /// The last things that happened before.
+    pub trace: Vec<String>,
+}
+
+impl fmt::Debug for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}: {}", self.seed, self.what)?;
+        self.trace.iter().try_for_each(|line| writeln!(f, "    {line}"))
+    }
+}
+
+/// Lives one life.
+///
+/// # Errors
+/// The first [`Violation`].
+pub fn run(seed: u64, scenario: &Scenario) -> Result<Stats, Violation> {
+    world::World::new(seed, scenario.clone()).live()
+}

@@ -1,0 +1,208 @@
+//! What must hold after every step, and after healing. Every check looks at something outside the machine: the
+//! server's log of effects, the bytes that left, what the user was told, what the server ever held.
+
+use super::device::Device;
+use super::world::body_of;
+use landfall_core::adapter::PushBatch;
+use landfall_core::entity::Body;
+use landfall_core::event::Event;
+use landfall_core::id::{EntityKey, IdempotencyKey, TaskId};
+use landfall_core::store::Store;
+use landfall_core::task::{TaskState, Verdict};
+use landfall_server::state::MemoryRecords;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+#[derive(Default)]
+pub(super) struct Checks {
+    /// Every key that ever left, and the bytes under it.
+    sent: BTreeMap<IdempotencyKey, Arc<str>>,
+    /// What the server held at each version of each record.
+    history: BTreeMap<(EntityKey, String), Body>,
+    /// Effects per task, as far as counted.
+    effects: BTreeMap<String, u32>,
+    counted: usize,
+    /// The newest generation of each record that had an effect, per client.
+    order: BTreeMap<(String, EntityKey), usize>,
+    /// Which task a rebased task stands for: the first one of the chain.
+    origin: BTreeMap<TaskId, TaskId>,
+    /// In which order tasks were made, by their first ancestor.
+    made: BTreeMap<String, usize>,
+    /// How tasks ended.
+    verdicts: BTreeMap<TaskId, Verdict>,
+}
+
+impl Checks {
+    /// A batch leaves a device: every task of it is durably frozen under its key, and no key has two payloads (G8).
+    pub(super) fn leaving(&mut self, device: &mut Device, batch: &PushBatch) -> Result<(), String> {
+        let tx = device.store.begin().map_err(|error| error.to_string())?;
+        for task in &batch.tasks {
+            let row = tx.task(task.task_id).map_err(|error| error.to_string())?;
+            let durable = row.as_ref().and_then(|row| row.frozen.as_ref()).map(|frozen| frozen.key);
+            if durable != Some(task.key) {
+                return Err(format!("G8: {} leaves under {} but {durable:?} is durable", task.task_id, task.key));
+            }
+            if !row.is_some_and(|row| matches!(row.state, TaskState::InFlight { .. })) {
+                return Err(format!("G8: {} leaves but is not durably in flight", task.task_id));
+            }
+            let known = self.sent.entry(task.key).or_insert_with(|| Arc::clone(&task.payload));
+            if *known != task.payload {
+                return Err(format!("G8: key {} with two payloads: {known} and {}", task.key, task.payload));
+            }
+            for (name, value) in fields_of(&task.payload) {
+                let write = (task.entity.clone(), name, value);
+                if !device.belief.written.contains(&write) && task.operation.as_str() != "replace" {
+                    return Err(format!("G6: {} sends {write:?}, which its user never wrote", task.task_id));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn heard(&mut self, device: usize, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Enqueued { task, .. } => {
+                let order = self.made.len();
+                self.made.entry(task.to_string()).or_insert(order);
+            }
+            Event::Settled { task, verdict, .. } => {
+                let earlier = self.verdicts.insert(*task, *verdict);
+                if earlier.is_some() {
+                    return Err(format!("G2: {task} ended twice: {earlier:?} and {verdict:?}"));
+                }
+            }
+            Event::Conflicted { task, entity, rebased_to } => {
+                if entity.entity_type.starts_with("own-") {
+                    return Err(format!("device {device} is in conflict with itself about {entity} ({task})"));
+                }
+                if let Some(next) = rebased_to {
+                    let first = self.origin.get(task).copied().unwrap_or(*task);
+                    self.origin.insert(*next, first);
+                }
+            }
+            Event::Died { task, why, .. } => return Err(format!("{task} died of {why:?}")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The server took a request: note what it holds now.
+    pub(super) fn remember(&mut self, server: &MemoryRecords) {
+        for (kind, id, stored) in server.all_records() {
+            let at = (EntityKey::new(kind, id), stored.version.to_string());
+            self.history.entry(at).or_insert_with(|| body_of(stored));
+        }
+    }
+
+    /// Cheap checks after every step.
+    pub(super) fn after_step(&mut self, devices: &[Device], server: &MemoryRecords) -> Result<(), String> {
+        self.count_effects(server)?;
+        for (number, device) in devices.iter().enumerate() {
+            let mut store = device.store.clone();
+            let tx = store.begin().map_err(|error| error.to_string())?;
+            let mut keys: BTreeSet<EntityKey> = device.belief.own.keys().cloned().collect();
+            keys.extend(device.belief.written.iter().map(|(key, _, _)| key.clone()));
+            for key in keys {
+                let Some(entity) = tx.entity(&key).map_err(|error| error.to_string())? else { continue };
+                if device.belief.own.contains_key(&key) && !device.belief.agrees(&key, entity.local.as_ref()) {
+                    let wanted = device.belief.own.get(&key);
+                    return Err(format!("device {number} shows {:?} for {key}, its user made it {wanted:?}", entity.local));
+                }
+                let Some(base) = entity.base else { continue };
+                let Some(version) = base.version else { continue };
+                let held = self.history.get(&(key.clone(), version.0.clone()));
+                let real = match (held, &base.body) {
+                    (Some(Body::Live(held)), Body::Live(base_fields)) if !base.complete => {
+                        base_fields.0.iter().all(|(name, value)| held.value(name) == Some(value))
+                    }
+                    (Some(held), body) => held == body,
+                    (None, _) => false,
+                };
+                if !real {
+                    return Err(format!(
+                        "device {number}: base of {key} at version {version} is {:?}, but the server held {held:?}",
+                        base.body
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count_effects(&mut self, server: &MemoryRecords) -> Result<(), String> {
+        for effect in &server.effects()[self.counted..] {
+            let times = self.effects.entry(effect.task_id.clone()).or_default();
+            *times += 1;
+            if *times > 1 {
+                return Err(format!("G3: {} took effect {times} times", effect.task_id));
+            }
+            let first = TaskId::parse(&effect.task_id)
+                .ok()
+                .and_then(|task| self.origin.get(&task))
+                .map_or_else(|| effect.task_id.clone(), ToString::to_string);
+            if let Some(made) = self.made.get(&first) {
+                let entity = EntityKey::new(effect.entity_type.clone(), effect.entity_id.clone());
+                let newest = self.order.entry((effect.client_id.clone(), entity.clone())).or_insert(*made);
+                if *made < *newest {
+                    return Err(format!("G4: {} took effect after a later change of {entity}", effect.task_id));
+                }
+                *newest = *made;
+            }
+        }
+        self.counted = server.effects().len();
+        Ok(())
+    }
+
+    /// After healing: nothing is left, nothing was lost, and everybody agrees.
+    pub(super) fn finally(&mut self, devices: &[Device], server: &MemoryRecords) -> Result<(), String> {
+        self.count_effects(server)?;
+        for (number, device) in devices.iter().enumerate() {
+            let mut store = device.store.clone();
+            let tx = store.begin().map_err(|error| error.to_string())?;
+            let left = tx.tasks_after(0, 10).map_err(|error| error.to_string())?;
+            if !left.tasks.is_empty() {
+                return Err(format!("device {number} never got rid of {:#?}", left.tasks));
+            }
+            for task in &device.belief.acknowledged {
+                let entry = tx.journal(*task).map_err(|error| error.to_string())?;
+                let Some(entry) = entry else { return Err(format!("G2: {task} vanished without a journal entry")) };
+                let effects = self.effects.get(&task.to_string()).copied().unwrap_or(0);
+                let applied = matches!(entry.verdict, Verdict::Applied | Verdict::Duplicate);
+                if applied != (effects == 1) {
+                    return Err(format!("G2, G3: {task} ended as {:?} with {effects} effects", entry.verdict));
+                }
+            }
+            for (kind, id, stored) in server.all_records() {
+                let key = EntityKey::new(kind, id);
+                let held = body_of(stored);
+                if kind == format!("own-{number}") && !device.belief.agrees(&key, Some(&held)) {
+                    let wanted = device.belief.own.get(&key);
+                    return Err(format!("the server ends with {held:?} for {key}, its user made it {wanted:?}"));
+                }
+                if kind == "shared" || kind == format!("own-{number}") {
+                    let shown = tx.entity(&key).map_err(|error| error.to_string())?.and_then(|entity| entity.local);
+                    if shown.as_ref() != Some(&held) {
+                        return Err(format!("device {number} shows {shown:?} for {key}, the server has {held:?}"));
+                    }
+                }
+            }
+            for (key, record) in &device.belief.own {
+                if record.is_some() && server.stored(&key.entity_type, &key.entity_id).is_none() {
+                    return Err(format!("G1: {key} never reached the server"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The fields of a frozen payload, with values as the user's bookkeeping writes them.
+fn fields_of(payload: &str) -> Vec<(String, String)> {
+    let Ok(task) = landfall_core::value::Fields::parse(payload) else { return Vec::new() };
+    match task.value("fields") {
+        Some(landfall_core::value::Value::Object(fields)) => {
+            fields.0.iter().map(|(name, value)| (name.clone(), format!("{value:?}"))).collect()
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,89 @@
+//! A device: one store, one or two processes that drive a machine on it, and what its user believes.
+
+use landfall_core::change::Change;
+use landfall_core::config::Config;
+use landfall_core::entity::Body;
+use landfall_core::id::{EntityKey, TaskId};
+use landfall_core::machine::Machine;
+use landfall_core::store::memory::MemoryStore;
+use landfall_core::value::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One store and who works on it.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) store: MemoryStore,
+    pub(super) processes: Vec<Process>,
+    /// What the wall clock shows beside the true time.
+    pub(super) clock_error_ms: i64,
+    pub(super) online: bool,
+    pub(super) belief: Belief,
+}
+
+/// One running program, until it is killed.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// `None` while it does not run.
+    pub(super) machine: Option<Machine>,
+    /// Counts starts: an answer to a request of an earlier life finds nobody.
+    pub(super) life: u64,
+    /// Wake-ups already in the calendar.
+    pub(super) woken_at: Option<u64>,
+}
+
+/// What the user did and was told, kept apart from the engine.
+#[derive(Debug, Default)]
+pub(super) struct Belief {
+    /// Records that only this device changes, as its user left them. `None`: deleted.
+    pub(super) own: BTreeMap<EntityKey, Option<BTreeMap<String, Value>>>,
+    /// Every value this user ever wrote into a field of a record.
+    pub(super) written: BTreeSet<(EntityKey, String, String)>,
+    /// Tasks the store acknowledged.
+    pub(super) acknowledged: BTreeSet<TaskId>,
+}
+
+impl Belief {
+    /// The user is about to make a change: what it writes may be sent from now on.
+    pub(super) fn intend(&mut self, change: &Change) {
+        for (name, value) in &change.intent.fields.0 {
+            self.written.insert((change.entity.clone(), name.clone(), format!("{value:?}")));
+        }
+    }
+
+    /// The user's own bookkeeping of a change that was taken: written without the engine's functions.
+    pub(super) fn note(&mut self, change: &Change) {
+        use landfall_core::change::Operation::{Create, Delete, Replace, Update, Upsert};
+        let record = self.own.entry(change.entity.clone()).or_default();
+        match change.intent.operation {
+            Delete => *record = None,
+            Create | Replace => *record = Some(change.intent.fields.0.clone()),
+            Update | Upsert => {
+                let fields = record.get_or_insert_with(BTreeMap::new);
+                for name in &change.intent.unset {
+                    fields.remove(name);
+                }
+                fields.extend(change.intent.fields.0.clone());
+            }
+        }
+    }
+
+    /// Whether the engine shows the record as the user left it.
+    pub(super) fn agrees(&self, key: &EntityKey, shown: Option<&Body>) -> bool {
+        match (self.own.get(key), shown) {
+            (None | Some(None), None | Some(Body::Deleted)) => true,
+            (Some(Some(fields)), Some(Body::Live(shown))) => *fields == shown.0,
+            _ => false,
+        }
+    }
+}
+
+/// The machine's settings in the simulation: the product's, with small batches so that they matter, and no limits that
+/// turn trouble into a person's work.
+pub(super) fn config(seed: u64) -> Config {
+    let mut config = Config::default();
+    config.retry.seed = seed;
+    config.retry.unreadable_max = u32::MAX;
+    config.push.batch_tasks = 3;
+    config.push.conflict_rounds_max = u32::MAX;
+    config
+}

@@ -1,0 +1,169 @@
+//! A transaction that fails on purpose, or lies about a task's state to plant a known bug.
+//!
+//! It stands between the machine and a real store. Lying is how two broken rules are planted without a switch in the
+//! product: the machine decides by what the store says. Tests: `tests/simulator.rs`.
+
+use landfall_core::entity::StoredEntity;
+use landfall_core::id::{EntityKey, TaskId};
+use landfall_core::store::{
+    ConflictRecord, Counts, DamagedRow, Lease, Page, Replica, Savepoint, StoreError, StoreRead, StoreTx,
+};
+use landfall_core::task::{JournalEntry, StateKind, Task, TaskState};
+use landfall_core::time::Timestamp;
+use std::cell::Cell;
+
+/// What a transaction does wrong.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wrong {
+    /// The call with this number fails, and all later ones.
+    pub(super) fail_at: Option<u32>,
+    /// Sent tasks look as if they had never been attempted.
+    pub(super) hide_frozen: bool,
+}
+
+pub(super) struct FaultyTx<'a> {
+    inner: Box<dyn StoreTx + 'a>,
+    wrong: Wrong,
+    calls: Cell<u32>,
+}
+
+impl<'a> FaultyTx<'a> {
+    pub(super) fn new(inner: Box<dyn StoreTx + 'a>, wrong: Wrong) -> Self {
+        Self { inner, wrong, calls: Cell::new(0) }
+    }
+
+    fn tick(&self) -> Result<(), StoreError> {
+        self.calls.set(self.calls.get() + 1);
+        match self.wrong.fail_at {
+            Some(at) if self.calls.get() >= at => Err(StoreError::Io("simulated".into())),
+            _ => Ok(()),
+        }
+    }
+
+    fn lie(&self, task: Option<Task>) -> Option<Task> {
+        let mut task = task?;
+        if self.wrong.hide_frozen && matches!(task.state, TaskState::InFlight { .. } | TaskState::Unknown { .. }) {
+            task.frozen = None;
+            task.state = TaskState::Pending { retry_at: None };
+        }
+        Some(task)
+    }
+}
+
+impl StoreRead for FaultyTx<'_> {
+    fn replica(&self) -> Result<Option<Replica>, StoreError> {
+        self.tick()?;
+        self.inner.replica()
+    }
+    fn lease(&self) -> Result<Option<Lease>, StoreError> {
+        self.tick()?;
+        self.inner.lease()
+    }
+    fn counts(&self) -> Result<Counts, StoreError> {
+        self.tick()?;
+        self.inner.counts()
+    }
+    fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        self.tick()?;
+        self.inner.task(id)
+    }
+    fn tasks_after(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.tick()?;
+        self.inner.tasks_after(after, limit)
+    }
+    fn last_of_entity(&self, entity: &EntityKey) -> Result<Option<Task>, StoreError> {
+        self.tick()?;
+        Ok(self.lie(self.inner.last_of_entity(entity)?))
+    }
+    fn next_of_entity(&self, entity: &EntityKey, after: u64) -> Result<Option<Task>, StoreError> {
+        self.tick()?;
+        Ok(self.lie(self.inner.next_of_entity(entity, after)?))
+    }
+    fn next_of_lane(&self, lane: &str, after: u64) -> Result<Option<Task>, StoreError> {
+        self.tick()?;
+        self.inner.next_of_lane(lane, after)
+    }
+    fn claimable(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError> {
+        self.tick()?;
+        self.inner.claimable(now, limit)
+    }
+    fn next_claim(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.tick()?;
+        self.inner.next_claim(now)
+    }
+    fn tasks_in_state(&self, state: StateKind, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.tick()?;
+        self.inner.tasks_in_state(state, after, limit)
+    }
+    fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.tick()?;
+        self.inner.oldest()
+    }
+    fn entity(&self, key: &EntityKey) -> Result<Option<StoredEntity>, StoreError> {
+        self.tick()?;
+        self.inner.entity(key)
+    }
+    fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError> {
+        self.tick()?;
+        self.inner.journal(id)
+    }
+    fn conflicts(&self, entity: Option<&EntityKey>, limit: usize) -> Result<Vec<ConflictRecord>, StoreError> {
+        self.tick()?;
+        self.inner.conflicts(entity, limit)
+    }
+}
+
+impl StoreTx for FaultyTx<'_> {
+    fn put_replica(&mut self, replica: &Replica) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.put_replica(replica)
+    }
+    fn put_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.put_lease(lease)
+    }
+    fn next_seq(&mut self) -> Result<u64, StoreError> {
+        self.tick()?;
+        self.inner.next_seq()
+    }
+    fn put_task(&mut self, task: &Task) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.put_task(task)
+    }
+    fn settle_task(&mut self, task: &Task, entry: &JournalEntry) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.settle_task(task, entry)
+    }
+    fn quarantine(&mut self, row: &DamagedRow) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.quarantine(row)
+    }
+    fn put_entity(&mut self, entity: &StoredEntity) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.put_entity(entity)
+    }
+    fn put_conflict(&mut self, conflict: &ConflictRecord) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.put_conflict(conflict)
+    }
+    fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.tick()?;
+        self.inner.prune_journal(before, limit)
+    }
+    fn savepoint(&mut self) -> Result<Savepoint, StoreError> {
+        self.tick()?;
+        self.inner.savepoint()
+    }
+    fn rollback_to(&mut self, point: Savepoint) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.rollback_to(point)
+    }
+    fn release(&mut self, point: Savepoint) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.release(point)
+    }
+    fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.commit()
+    }
+}

@@ -1,0 +1,702 @@
+//! The world: a calendar of events, devices, a network, a server, and the checks after every step.
+
+use super::checks::Checks;
+use super::device::{Belief, Device, Process, config};
+use super::faulty_store::{FaultyTx, Wrong};
+use super::network::{Fate, serve, serve_without_keys};
+use super::{Plant, Scenario, Stats, Violation};
+use crate::rng::Rng;
+use landfall_adapters::http::HttpResponse;
+use landfall_adapters::sync_endpoint::{decode_push, encode_push};
+use landfall_core::adapter::{Capabilities, EffectClass, PushBatch};
+use landfall_core::change::{Change, Operation};
+use landfall_core::entity::{Body, RemoteEntity};
+use landfall_core::event::Event;
+use landfall_core::failure::Failure;
+use landfall_core::id::{EntityKey, Entropy, Version};
+use landfall_core::machine::{Effect, EnqueueError, Machine, SessionEnd, Step};
+use landfall_core::store::memory::MemoryStore;
+use landfall_core::store::{Store, StoreError, StoreTx};
+use landfall_core::time::{Mono, Now, Timestamp};
+use landfall_core::value::Fields;
+use landfall_server::state::MemoryRecords;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Where the true clock starts: some day in 2023.
+const START_MS: i64 = 1_700_000_000_000;
+/// How long users and faults go on.
+const CHAOS_MS: u64 = 120_000;
+/// How long after healing everything must be done.
+const HEAL_MS: u64 = 4 * 3600 * 1000;
+/// A year, for clocks that jump.
+const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
+/// Lines of trace kept for a violation.
+const TRACE: usize = 60;
+
+/// Something that will happen.
+enum Happening {
+    /// A user does something.
+    Act { device: usize },
+    /// A process has something due.
+    Wake { device: usize, process: usize, life: u64 },
+    /// A request reaches the server, or does not.
+    Arrive { from: Sender, fate: Fate },
+    /// A copy of a request reaches the server; nobody hears the answer.
+    ArriveAgain { body: Rc<Vec<u8>> },
+    /// An answer reaches the device, whatever it is.
+    Answer { from: Sender, answer: Result<HttpResponse, Failure> },
+    /// The device reads a record from the server.
+    Read { device: usize },
+    /// A process is started again.
+    Start { device: usize, process: usize },
+    /// Something bad happens to a device.
+    Trouble { device: usize },
+}
+
+/// Who made a request.
+#[derive(Clone)]
+struct Sender {
+    device: usize,
+    process: usize,
+    life: u64,
+    batch: Rc<PushBatch>,
+    body: Rc<Vec<u8>>,
+}
+
+/// How a step ended for the one who asked.
+enum Stepped<T> {
+    /// Durable.
+    Done(T),
+    /// Refused for its own reason; nothing was stored.
+    Refused,
+    /// The store failed; nothing was stored.
+    Failed,
+    /// The process died in it; whether it was stored the user will never hear.
+    Died,
+}
+
+pub(super) struct World {
+    seed: u64,
+    scenario: Scenario,
+    rng: Rng,
+    now_ms: u64,
+    calendar: BTreeMap<(u64, u64), Happening>,
+    order: u64,
+    devices: Vec<Device>,
+    server: MemoryRecords,
+    checks: Checks,
+    stats: Stats,
+    healed: bool,
+    trace: VecDeque<String>,
+    /// Counts values written, so that every value is written once.
+    values: i64,
+    /// Whether the next step's store hides what was sent.
+    hides_frozen: bool,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, scenario: Scenario) -> Self {
+        let mut world = Self {
+            seed,
+            rng: Rng::new(seed, 0, 0),
+            now_ms: 0,
+            calendar: BTreeMap::new(),
+            order: 0,
+            devices: Vec::new(),
+            server: MemoryRecords::new("simulated"),
+            checks: Checks::default(),
+            stats: Stats::default(),
+            healed: false,
+            trace: VecDeque::new(),
+            values: 0,
+            hides_frozen: false,
+            scenario,
+        };
+        for device in 0..world.scenario.devices {
+            let processes = if world.rng.percent(30) { 2 } else { 1 };
+            world.devices.push(Device {
+                store: MemoryStore::default(),
+                processes: (0..processes).map(|_| Process { machine: None, life: 0, woken_at: None }).collect(),
+                clock_error_ms: 0,
+                online: true,
+                belief: Belief::default(),
+            });
+            for process in 0..processes {
+                world.later(0, Happening::Start { device, process });
+            }
+            if world.scenario.faults {
+                let at = world.rng.below(CHAOS_MS);
+                world.later(at, Happening::Trouble { device });
+            }
+        }
+        for _ in 0..world.scenario.actions {
+            let (device, at) = (world.rng.index(world.devices.len()), world.rng.below(CHAOS_MS));
+            world.later(at, Happening::Act { device });
+        }
+        world
+    }
+
+    /// Chaos, healing, judgement.
+    pub(super) fn live(mut self) -> Result<Stats, Violation> {
+        let chaos = CHAOS_MS.max(self.scenario.deaf_for_ms);
+        self.run_until(chaos)?;
+        self.heal();
+        self.run_until(chaos + HEAL_MS)?;
+        for device in 0..self.devices.len() {
+            self.read_all(device)?;
+        }
+        let outcome = self.checks.finally(&self.devices, &self.server);
+        self.judge(outcome)?;
+        self.stats.effects = self.server.effects().len() as u64;
+        Ok(self.stats)
+    }
+
+    fn run_until(&mut self, end: u64) -> Result<(), Violation> {
+        while let Some(entry) = self.calendar.first_entry() {
+            if entry.key().0 > end {
+                break;
+            }
+            let ((at, _), happening) = entry.remove_entry();
+            self.now_ms = at;
+            self.happen(happening)?;
+            let outcome = self.checks.after_step(&self.devices, &self.server);
+            self.judge(outcome)?;
+            if self.healed && self.all_done() {
+                return Ok(());
+            }
+        }
+        self.now_ms = end;
+        Ok(())
+    }
+
+    fn all_done(&mut self) -> bool {
+        let synced = |device: &mut Device| {
+            device.store.begin().and_then(|tx| tx.counts()).is_ok_and(|counts| counts.total() == 0)
+        };
+        self.devices.iter_mut().all(synced)
+            && !self.calendar.values().any(|happening| matches!(happening, Happening::ArriveAgain { .. }))
+    }
+
+    /// From now on nothing goes wrong, everybody is there, and everybody syncs.
+    fn heal(&mut self) {
+        self.say("healed".into());
+        self.healed = true;
+        for device in 0..self.devices.len() {
+            self.devices[device].online = true;
+            for process in 0..self.devices[device].processes.len() {
+                let wait = self.rng.below(5_000);
+                self.later(wait, Happening::Start { device, process });
+            }
+        }
+    }
+
+    fn judge(&self, outcome: Result<(), String>) -> Result<(), Violation> {
+        outcome.map_err(|what| Violation { seed: self.seed, what, trace: self.trace.iter().cloned().collect() })
+    }
+
+    fn later(&mut self, wait_ms: u64, happening: Happening) {
+        self.order += 1;
+        self.calendar.insert((self.now_ms + wait_ms, self.order), happening);
+    }
+
+    fn say(&mut self, line: String) {
+        for byte in line.bytes() {
+            self.stats.trace = (self.stats.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if self.trace.len() == TRACE {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(format!("{:>9} {line}", self.now_ms));
+    }
+
+    fn chaos(&self) -> bool {
+        self.scenario.faults && !self.healed
+    }
+
+    fn happen(&mut self, happening: Happening) -> Result<(), Violation> {
+        match happening {
+            Happening::Act { device } => self.act(device),
+            Happening::Wake { device, process, life } => {
+                let process_now = &mut self.devices[device].processes[process];
+                process_now.woken_at = None;
+                if process_now.life == life {
+                    self.step(device, process, |step, _| {
+                        step.wake();
+                        Ok::<_, StoreError>(())
+                    })?;
+                }
+                Ok(())
+            }
+            Happening::Arrive { from, fate } => {
+                self.arrive(from, fate);
+                Ok(())
+            }
+            Happening::ArriveAgain { body } => {
+                self.stats.doubled += 1;
+                self.say("a late copy arrives".into());
+                self.serve(&body);
+                Ok(())
+            }
+            Happening::Answer { from, answer } => self.answer(from, answer),
+            Happening::Read { device } => self.read_all(device),
+            Happening::Start { device, process } => self.start(device, process),
+            Happening::Trouble { device } => {
+                self.trouble(device);
+                Ok(())
+            }
+        }
+    }
+
+    // ---- the device's side -------------------------------------------------------------------------------------
+
+    fn clock(&self, device: usize) -> Now {
+        let true_ms = i64::try_from(self.now_ms).unwrap_or(i64::MAX);
+        Now {
+            wall: Timestamp(START_MS + true_ms + self.devices[device].clock_error_ms),
+            mono: Mono(self.now_ms),
+        }
+    }
+
+    fn start(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+        if self.devices[device].processes[process].machine.is_none() {
+            let (seed, entropy) = (self.rng.next(), Entropy(self.rng.bytes()));
+            let store = &mut self.devices[device].store;
+            let machine = (|| {
+                let mut tx = store.begin()?;
+                let machine = Machine::open(config(seed), capabilities(), &entropy, &mut *tx)?;
+                tx.commit().map(|()| machine)
+            })();
+            let machine = machine.expect("the memory store does not fail by itself");
+            let process_now = &mut self.devices[device].processes[process];
+            process_now.machine = Some(machine);
+            process_now.life += 1;
+            process_now.woken_at = None;
+            self.say(format!("device {device}.{process} starts"));
+        }
+        if self.healed {
+            self.sync(device, process)?;
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, device: usize, process: usize) {
+        if self.devices[device].processes[process].machine.take().is_some() {
+            self.stats.crashes += 1;
+            self.devices[device].processes[process].life += 1;
+            self.say(format!("device {device}.{process} dies"));
+            let wait = self.rng.below(8_000);
+            self.later(wait, Happening::Start { device, process });
+        }
+    }
+
+    fn sync(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+        let end = if self.healed || self.rng.percent(50) {
+            SessionEnd::Drained { within: Duration::from_secs(if self.healed { 3 * 3600 } else { 30 }) }
+        } else {
+            SessionEnd::OnePass
+        };
+        let stepped = self.step(device, process, |step, _| {
+            step.credentials_changed();
+            step.start_session(end);
+            Ok::<_, StoreError>(())
+        })?;
+        if self.healed && !matches!(stepped, Stepped::Done(())) {
+            self.later(100, Happening::Start { device, process });
+        }
+        Ok(())
+    }
+
+    /// One step of a machine with everything that can go wrong around a commit.
+    fn step<T, E: IntoTrouble>(
+        &mut self,
+        device: usize,
+        process: usize,
+        work: impl FnOnce(&mut Step, &mut dyn StoreTx) -> Result<T, E>,
+    ) -> Result<Stepped<T>, Violation> {
+        let now = self.clock(device);
+        let entropy = Entropy(self.rng.bytes());
+        let plant = self.scenario.plant;
+        let mut wrong = Wrong::default();
+        let chaos = self.chaos();
+        if chaos && self.rng.percent(2) {
+            wrong.fail_at = Some(1 + u32::try_from(self.rng.below(40)).unwrap_or(0));
+        }
+        wrong.hide_frozen = self.hides_frozen;
+        let commit_fails = chaos && self.rng.percent(2);
+        let landed = self.rng.percent(50);
+        let dies = chaos && self.rng.percent(1);
+        let alive: Vec<String> = (0..self.devices[device].processes.len())
+            .filter(|other| self.devices[device].processes[*other].machine.is_some())
+            .map(|other| self.holder(device, other))
+            .collect();
+        let knows_the_dead = self.rng.percent(50);
+        let is_gone = |holder: &str| knows_the_dead && !alive.iter().any(|living| living == holder);
+        let me = self.holder(device, process);
+        let Device { store, processes, .. } = &mut self.devices[device];
+        let Some(machine) = processes[process].machine.as_mut() else { return Ok(Stepped::Died) };
+
+        let mut step = machine.step(now, entropy);
+        let begun = store.begin().expect("the memory store does not fail by itself");
+        let mut tx: Box<dyn StoreTx + '_> = Box::new(FaultyTx::new(begun, wrong));
+        let prepared = work(&mut step, &mut *tx).map_err(IntoTrouble::into_trouble).and_then(|value| {
+            if step.needs_lease() {
+                step.lead(&mut *tx, &me, &is_gone).map_err(|_| Trouble::Store)?;
+            }
+            step.finish(&mut *tx).map_err(|_| Trouble::Store)?;
+            Ok(value)
+        });
+        let value = match prepared {
+            Ok(value) => value,
+            Err(trouble) => {
+                drop(tx);
+                if matches!(trouble, Trouble::Refused) {
+                    return Ok(Stepped::Refused);
+                }
+                self.stats.failed_commits += 1;
+                if plant == Some(Plant::MemoryBeforeCommit) {
+                    drop(machine.apply(step));
+                }
+                self.schedule_wake(device, process);
+                return Ok(Stepped::Failed);
+            }
+        };
+        if commit_fails {
+            self.stats.failed_commits += 1;
+            match plant {
+                Some(Plant::MemoryBeforeCommit) => {
+                    drop(tx);
+                    drop(machine.apply(step));
+                    return Ok(Stepped::Failed);
+                }
+                Some(Plant::EffectsBeforeCommit) => {
+                    drop(tx);
+                    let before = machine.clone();
+                    let effects = machine.apply(step);
+                    *machine = before;
+                    self.carry_out(device, process, effects)?;
+                    return Ok(Stepped::Failed);
+                }
+                _ => {}
+            }
+            // What the engine does: reopen, look whether it is there, begin anew.
+            if landed {
+                tx.commit().expect("the memory store does not fail by itself");
+            } else {
+                drop(tx);
+            }
+            self.say(format!("device {device}.{process}: a commit fails (landed: {landed})"));
+            self.devices[device].processes[process].machine = None;
+            self.start(device, process)?;
+            return Ok(if landed { Stepped::Done(value) } else { Stepped::Failed });
+        }
+        if tx.commit().is_err() {
+            self.schedule_wake(device, process);
+            return Ok(Stepped::Failed);
+        }
+        if dies {
+            // After the commit, before anything of it leaves.
+            self.kill(device, process);
+            return Ok(Stepped::Died);
+        }
+        let effects = machine.apply(step);
+        self.carry_out(device, process, effects)?;
+        self.schedule_wake(device, process);
+        Ok(Stepped::Done(value))
+    }
+
+    fn holder(&self, device: usize, process: usize) -> String {
+        format!("{device}.{process}.{}", self.devices[device].processes[process].life)
+    }
+
+    fn schedule_wake(&mut self, device: usize, process: usize) {
+        let now_ms = self.now_ms;
+        let state = &mut self.devices[device].processes[process];
+        let Some(at) = state.machine.as_ref().and_then(Machine::next_wakeup) else { return };
+        let at = at.0.max(now_ms + 1);
+        if state.woken_at.is_none_or(|known| at < known) {
+            state.woken_at = Some(at);
+            let life = state.life;
+            self.later(at - now_ms, Happening::Wake { device, process, life });
+        }
+    }
+
+    fn carry_out(&mut self, device: usize, process: usize, effects: Vec<Effect>) -> Result<(), Violation> {
+        for effect in effects {
+            match effect {
+                Effect::Push { context, batch } => {
+                    let outcome = self.checks.leaving(&mut self.devices[device], &batch);
+                    self.judge(outcome)?;
+                    self.stats.requests += 1;
+                    let body = Rc::new(encode_push(&context, &batch));
+                    let life = self.devices[device].processes[process].life;
+                    let from = Sender { device, process, life, batch: Rc::new(batch), body };
+                    let chaos = self.chaos();
+                    let mut fate = Fate::draw(&mut self.rng, chaos);
+                    if !self.healed && self.now_ms < self.scenario.deaf_for_ms {
+                        fate = Fate::ReplyLost;
+                    }
+                    if !self.devices[device].online {
+                        fate = Fate::Refused;
+                    }
+                    self.say(format!(
+                        "device {device}.{process} sends {:?} ({} tasks): {fate:?}",
+                        from.batch.call,
+                        from.batch.tasks.len()
+                    ));
+                    let wait = 1 + self.rng.below(400);
+                    self.later(wait, Happening::Arrive { from, fate });
+                }
+                Effect::RefreshCredentials => {
+                    let fresh = self.rng.percent(70);
+                    self.step(device, process, |step, _| {
+                        step.credentials_refreshed(fresh);
+                        Ok::<_, StoreError>(())
+                    })?;
+                }
+                Effect::Emit(event) => {
+                    if let Event::Conflicted { .. } = event {
+                        self.stats.conflicts += 1;
+                    }
+                    let outcome = self.checks.heard(device, &event);
+                    self.say(format!("device {device}.{process}: {event:?}"));
+                    self.judge(outcome)?;
+                }
+                Effect::Cancel(_) | Effect::SessionEnded(_) => {}
+                other => self.say(format!("nobody carries out {other:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    // ---- the network ---------------------------------------------------------------------------------------------
+
+    fn arrive(&mut self, from: Sender, fate: Fate) {
+        let mut reply = None;
+        if fate.reaches() {
+            reply = Some(self.serve(&from.body));
+            if fate == Fate::Doubled {
+                self.stats.doubled += 1;
+                self.serve(&from.body);
+            }
+            if fate == Fate::LateDouble || (self.chaos() && self.rng.percent(5)) {
+                let wait = 1 + self.rng.below(90_000);
+                self.later(wait, Happening::ArriveAgain { body: Rc::clone(&from.body) });
+            }
+        }
+        if fate != Fate::Fine {
+            self.stats.bad_answers += 1;
+        }
+        let answer = fate.answer(&mut self.rng, reply);
+        let wait = if answer.is_err() && fate != Fate::Refused { 30_000 } else { 1 + self.rng.below(400) };
+        self.later(wait, Happening::Answer { from, answer });
+    }
+
+    fn serve(&mut self, body: &[u8]) -> HttpResponse {
+        let reply = if self.scenario.plant == Some(Plant::ServerWithoutKeys) {
+            serve_without_keys(&mut self.server, body, self.rng.next())
+        } else {
+            serve(&mut self.server, body)
+        };
+        self.checks.remember(&self.server);
+        reply
+    }
+
+    fn answer(&mut self, from: Sender, answer: Result<HttpResponse, Failure>) -> Result<(), Violation> {
+        let (device, process) = (from.device, from.process);
+        let state = &self.devices[device].processes[process];
+        if state.life != from.life || state.machine.is_none() {
+            return Ok(());
+        }
+        let decoded = match &answer {
+            Ok(response) => decode_push(&from.batch, response),
+            Err(failure) => Err(Failure::new(failure.kind, failure.delivery, failure.message.clone())),
+        };
+        let call = from.batch.call;
+        let stepped = self.step(device, process, |step, tx| step.pushed(tx, call, &decoded))?;
+        if matches!(stepped, Stepped::Failed) {
+            self.later(500, Happening::Answer { from, answer });
+        }
+        Ok(())
+    }
+
+    // ---- users, reads, trouble -----------------------------------------------------------------------------------
+
+    fn act(&mut self, device: usize) -> Result<(), Violation> {
+        let process = self.rng.index(self.devices[device].processes.len());
+        if self.devices[device].processes[process].machine.is_none() {
+            return Ok(());
+        }
+        match self.rng.below(10) {
+            0..=5 => self.change(device, process),
+            6..=7 => self.sync(device, process),
+            8 => {
+                let wait = self.rng.below(100);
+                self.later(wait, Happening::Read { device });
+                Ok(())
+            }
+            _ => self
+                .step(device, process, |step, _| {
+                    step.connectivity_regained();
+                    Ok::<_, StoreError>(())
+                })
+                .map(drop),
+        }
+    }
+
+    /// The user changes a record, in a way that makes sense for what the app shows.
+    fn change(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+        let own = self.rng.index(self.scenario.own_records + self.scenario.shared_records);
+        let is_own = own < self.scenario.own_records;
+        let key = if is_own {
+            EntityKey::new(format!("own-{device}"), format!("r{own}"))
+        } else {
+            EntityKey::new("shared", format!("r{own}"))
+        };
+        let shown = {
+            let tx = self.devices[device].store.begin().expect("the memory store does not fail by itself");
+            tx.entity(&key).expect("the memory store does not fail by itself").and_then(|entity| entity.local)
+        };
+        let operation = match (&shown, self.rng.below(10)) {
+            (Some(Body::Live(_)), 0..=5) => Operation::Update,
+            (Some(Body::Live(_)), 6) => Operation::Upsert,
+            (Some(Body::Live(_)), 7) => Operation::Replace,
+            (Some(Body::Live(_)), _) => Operation::Delete,
+            (_, 0..=6) => Operation::Create,
+            (_, 7) => Operation::Replace,
+            _ => Operation::Upsert,
+        };
+        let mut change = Change::of(operation, key);
+        if operation != Operation::Delete {
+            for _ in 0..=self.rng.below(2) {
+                let name = format!("f{}", self.rng.below(3));
+                let old = shown.as_ref().and_then(Body::fields).and_then(|fields| fields.value(&name));
+                match (old, self.rng.below(8)) {
+                    (Some(_), 0) if matches!(operation, Operation::Update | Operation::Upsert) => {
+                        change = change.unset(name);
+                    }
+                    // Setting what is already there must be harmless.
+                    (Some(old), 1) => change = change.set(name, old.clone()),
+                    _ => {
+                        self.values += 1;
+                        change = change.set(name, self.values);
+                    }
+                }
+            }
+        }
+        self.hides_frozen = self.scenario.plant == Some(Plant::EditsFoldedIntoSent);
+        let wanted = change.clone();
+        self.devices[device].belief.intend(&wanted);
+        let stepped = self.step(device, process, |step, tx| step.enqueue(tx, change))?;
+        self.hides_frozen = false;
+        match stepped {
+            Stepped::Done(receipt) => {
+                self.stats.changes += 1;
+                self.say(format!("device {device}.{process}: {:?} {wanted:?}", receipt.outcome));
+                self.devices[device].belief.acknowledged.extend(receipt.task);
+                if is_own {
+                    self.devices[device].belief.note(&wanted);
+                }
+            }
+            // Stored, but the user never heard. A careful user looks, and sees it.
+            Stepped::Died if is_own => self.devices[device].belief.note(&wanted),
+            Stepped::Died => {}
+            Stepped::Refused => {
+                let what = format!("a sensible change was refused: {wanted:?} on {shown:?}");
+                return self.judge(Err(what));
+            }
+            Stepped::Failed => {}
+        }
+        Ok(())
+    }
+
+    /// The device reads every record that it may know, as a page of the change feed would bring it.
+    fn read_all(&mut self, device: usize) -> Result<(), Violation> {
+        let Some(process) =
+            (0..self.devices[device].processes.len()).find(|p| self.devices[device].processes[*p].machine.is_some())
+        else {
+            return Ok(());
+        };
+        let own = format!("own-{device}");
+        let records: Vec<RemoteEntity> = self
+            .server
+            .all_records()
+            .filter(|(kind, _, _)| *kind == own || *kind == "shared")
+            .map(|(kind, id, stored)| RemoteEntity {
+                key: EntityKey::new(kind, id),
+                body: body_of(stored),
+                version: Some(Version(stored.version.to_string())),
+            })
+            .collect();
+        self.hides_frozen = self.scenario.plant == Some(Plant::MergeWhileUnknown);
+        let stepped = self.step(device, process, |step, tx| {
+            records.into_iter().try_for_each(|remote| step.remote_changed(tx, remote))
+        });
+        self.hides_frozen = false;
+        stepped.map(drop)
+    }
+
+    fn trouble(&mut self, device: usize) {
+        if self.healed {
+            return;
+        }
+        match self.rng.below(6) {
+            0..=1 => {
+                let process = self.rng.index(self.devices[device].processes.len());
+                self.kill(device, process);
+            }
+            2 => {
+                let jump = self.rng.below(3);
+                self.devices[device].clock_error_ms = [-YEAR_MS, 0, YEAR_MS][usize::try_from(jump).unwrap_or(1)];
+                self.say(format!("device {device}: the clock jumps"));
+            }
+            3..=4 => {
+                self.devices[device].online = !self.devices[device].online;
+                let online = self.devices[device].online;
+                self.say(format!("device {device}: online {online}"));
+            }
+            _ => {}
+        }
+        let wait = 500 + self.rng.below(20_000);
+        self.later(wait, Happening::Trouble { device });
+    }
+}
+
+pub(super) fn body_of(stored: &landfall_server::state::Stored) -> Body {
+    match &stored.fields {
+        None => Body::Deleted,
+        Some(fields) => {
+            Body::Live(Fields::parse(&fields.to_json()).expect("the simulation writes only small numbers"))
+        }
+    }
+}
+
+fn capabilities() -> Capabilities {
+    Capabilities { batch_tasks: 100, batch_bytes: 1 << 20, effect: EffectClass::OneEffect, pull: true }
+}
+
+/// Why a step did not come to its commit.
+enum Trouble {
+    Refused,
+    Store,
+}
+
+trait IntoTrouble {
+    fn into_trouble(self) -> Trouble;
+}
+
+impl IntoTrouble for StoreError {
+    fn into_trouble(self) -> Trouble {
+        Trouble::Store
+    }
+}
+
+impl IntoTrouble for EnqueueError {
+    fn into_trouble(self) -> Trouble {
+        match self {
+            Self::Store(_) => Trouble::Store,
+            _ => Trouble::Refused,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The simulator, run: what must hold holds, and each rule that is taken away is missed.
+//!
+//! `LANDFALL_SEED=n` runs one seed and prints what happened before the violation.
+
+use landfall_testkit::sim::{Plant, Scenario, Stats, run};
+
+/// Seeds in every run of the tests.
+const SEEDS: u64 = 3_000;
+/// Seeds within which a planted bug must be found.
+const PLANT_SEEDS: u64 = 1_000;
+
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    match std::env::var("LANDFALL_SEED").ok().and_then(|seed| seed.parse::<u64>().ok()) {
+        Some(seed) => seed..seed + 1,
+        None => 0..default,
+    }
+}
+
+fn run_all(range: std::ops::Range<u64>, scenario: &Scenario) -> Stats {
+    let mut total = Stats::default();
+    for seed in range {
+        match run(seed, scenario) {
+            Ok(stats) => total.add(&stats),
+            Err(violation) => panic!("{violation:?}"),
+        }
+    }
+    total
+}
+
+#[test]
+fn nothing_is_lost_doubled_or_overwritten_in_any_life() {
+    let total = run_all(seeds(SEEDS), &Scenario::default());
+    println!("{total:?}");
+}
+
+#[test]
+fn the_same_seed_lives_the_same_life() {
+    for seed in 0..100 {
+        assert_eq!(run(seed, &Scenario::default()), run(seed, &Scenario::default()), "seed {seed}");
+    }
+}
+
+#[test]
+fn without_faults_all_is_well_too() {
+    let total = run_all(0..200, &Scenario { faults: false, ..Scenario::default() });
+    assert_eq!(total.crashes + total.failed_commits, 0);
+    assert!(total.effects > 1_000);
+}
+
+#[test]
+fn each_broken_rule_is_found() {
+    for plant in Plant::ALL {
+        let scenario = Scenario { plant: Some(plant), ..Scenario::default() };
+        let found = (0..PLANT_SEEDS).filter(|seed| run(*seed, &scenario).is_err()).count();
+        println!("{plant:?}: found in {found} of {PLANT_SEEDS} lives");
+        assert!(found > 0, "{plant:?} was never noticed");
+    }
+}
