@@ -145,6 +145,10 @@ impl Adapter for SyncEndpoint {
         })
     }
 
+    fn refresh_credentials(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async { self.headers_provider().refresh() })
+    }
+
     fn pull<'a>(
         &'a self,
         context: &'a CallContext,

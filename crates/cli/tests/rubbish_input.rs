@@ -144,12 +144,13 @@ fn what_is_taken_arrives_exactly_as_it_was_written() {
     let mut expected = Vec::new();
     for (number, id) in ids().iter().enumerate() {
         let fields = format!("{{\"n\":{number}}}");
-        expected.push((format!("type {id}").replace("type type", "type"), id.clone(), fields.clone(), fields));
+        // The id is also part of the type, so that separators in either cannot make two records one.
+        let entity_type = if id.len() < 1000 { format!("type {id}") } else { "type".into() };
+        expected.push((entity_type, id.clone(), fields.clone(), fields));
     }
     for (number, (written, arrives)) in fields().into_iter().enumerate() {
         expected.push(("fields".into(), number.to_string(), written, arrives));
     }
-    // The id is also part of the type, so that separators in either cannot make two records one.
     for (entity_type, id, written, _) in &expected {
         let (entity_type, id) = (serde_json::to_string(entity_type).unwrap(), serde_json::to_string(id).unwrap());
         writeln!(
@@ -158,15 +159,6 @@ fn what_is_taken_arrives_exactly_as_it_was_written() {
         )
         .unwrap();
     }
-    expected.retain(|(entity_type, ..)| entity_type.len() <= 1024);
-    let lines: String = lines.lines().filter(|line| !line.contains(&format!("type {}", "x".repeat(1024)))).fold(
-        String::new(),
-        |mut all, line| {
-            all.push_str(line);
-            all.push('\n');
-            all
-        },
-    );
     let file = scratch.file("changes.jsonl", lines);
     let report = run!["enqueue", "--json", "--db", &db, "--file", &file].ends(0).json();
     assert_eq!(report["tasks"], expected.len());

@@ -403,20 +403,25 @@ impl Driver {
         live.gate = self.machine.gate().map(|(kind, message)| (kind, message.to_owned()));
     }
 
+    /// Lets the journal forget; `true` when there is more to forget.
+    fn tidy(&mut self) -> Result<bool, StoreError> {
+        let mut step = self.machine.step(self.clock.now(), self.clock.entropy());
+        let mut tx = self.store.begin()?;
+        let more = step.tidy(&mut *tx)?;
+        if let Err(error) = tx.commit() {
+            self.broken = Some(error.clone());
+            return Err(error);
+        }
+        Ok(more)
+    }
+
     /// For quiet moments; `true` when there is more to do.
     fn housekeeping(&mut self) -> bool {
         if self.broken.is_some() {
             return false;
         }
-        let tidied = (|| {
-            let mut step = self.machine.step(self.clock.now(), self.clock.entropy());
-            let mut tx = self.store.begin()?;
-            let more = step.tidy(&mut *tx)?;
-            tx.commit().map(|()| more)
-        })();
-        let more = tidied.unwrap_or_else(|error| {
+        let more = self.tidy().unwrap_or_else(|error| {
             tracing::warn!(%error, "the journal could not be tidied");
-            self.broken = Some(error);
             false
         });
         if let Err(error) = self.store.idle() {

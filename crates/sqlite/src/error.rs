@@ -34,8 +34,3 @@ pub(crate) fn failed(error: rusqlite::Error) -> StoreError {
 pub(crate) fn is_constraint(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code & 0xff == ffi::SQLITE_CONSTRAINT)
 }
-
-/// Whether SQLite does not recognise the file as a database; an encrypted one looks the same.
-pub(crate) fn is_not_a_database(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|error| error.extended_code & 0xff == ffi::SQLITE_NOTADB)
-}

@@ -1,48 +1,74 @@
 //! The file before SQLite works on it: whether there is one, what it is, and making a new one.
 //!
-//! Looking must not change one byte, not of the write-ahead log nor of the shared memory either, and must not open the
-//! database file beside SQLite: closing any descriptor of a file drops the POSIX locks that this process holds on it.
-//! So the file is read through SQLite in immutable mode, which sees no log, and the log, which is never locked, is read
-//! by hand (`wal.rs`). Tests: `tests/opening.rs`.
+//! Looking must not change one byte, not of the write-ahead log nor of the shared memory either, so it is done by hand:
+//! the first page's header, here and in the log (`wal.rs`). It asks no more of the file than that, because a file whose
+//! log was being moved into it is whole only together with the log. And it must not open a file that SQLite has open in
+//! this process: closing any descriptor of a file drops the POSIX locks that the process holds on it. Hence the list of
+//! open files. Tests: `tests/opening.rs`, `tests/faults.rs`.
 
-use crate::error::{failed, is_not_a_database};
+use crate::error::failed;
 use crate::migrate::{APPLICATION_ID, NEWEST};
 use crate::wal;
 use landfall_core::store::StoreError;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, Metadata, OpenOptions};
-use std::io;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
-
-/// What is at a path.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Found {
-    /// No file.
-    Nothing,
-    /// A file without content, or a database without tables: as good as new.
-    Empty,
-    /// A store that this build can read.
-    Store,
-}
 
 /// The header fields that say whose database it is, and whether it has tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Marks {
     pub(crate) application_id: u32,
     pub(crate) user_version: u32,
+    pub(crate) has_tables: bool,
 }
 
+/// As much of the first page as carries the marks.
+const MARKED_BYTES: usize = 105;
+
 impl Marks {
-    /// Refuses what this build must not touch.
-    pub(crate) fn check(self, has_tables: bool, path: &Path) -> Result<Found, StoreError> {
+    /// Reads them off a first page of at least [`MARKED_BYTES`]. Format: sqlite.org/fileformat2.html, section 1.3.
+    pub(crate) fn of_page(page: &[u8]) -> Self {
+        let word = |at: usize| u32::from_be_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
+        // The list of tables is empty: a leaf without cells.
+        let has_tables = page[100..MARKED_BYTES] != [13, page[101], page[102], 0, 0];
+        Self { user_version: word(60), application_id: word(68), has_tables }
+    }
+
+    /// Reads them as `connection` sees them, all at one moment.
+    pub(crate) fn of(connection: &Connection) -> Result<Self, StoreError> {
+        if connection.is_autocommit() {
+            connection.execute_batch("BEGIN DEFERRED").map_err(failed)?;
+            let marks = Self::of(connection);
+            connection.execute_batch("ROLLBACK").map_err(failed)?;
+            return marks;
+        }
+        let number = |sql: &str| -> rusqlite::Result<Option<i64>> {
+            let mut statement = connection.prepare(sql)?;
+            let mut rows = statement.query(())?;
+            rows.next()?.map(|row| row.get(0)).transpose()
+        };
+        // Both are 32 bits without a sign in the file; SQLite shows them with one.
+        let bits = |number: Option<i64>| number.map_or(0, |n| (n & 0xffff_ffff) as u32);
+        Ok(Self {
+            application_id: bits(number("PRAGMA application_id").map_err(failed)?),
+            user_version: bits(number("PRAGMA user_version").map_err(failed)?),
+            has_tables: number("SELECT 1 FROM sqlite_schema LIMIT 1").map_err(failed)?.is_some(),
+        })
+    }
+
+    /// Refuses what this build must not touch; otherwise says whether there is a store, or nothing yet.
+    pub(crate) fn check(self, path: &Path) -> Result<bool, StoreError> {
         match self {
-            Self { application_id: APPLICATION_ID, user_version } if user_version > NEWEST => {
+            Self { application_id: APPLICATION_ID, user_version, .. } if user_version > NEWEST => {
                 Err(StoreError::TooNew { found: user_version, known: NEWEST })
             }
-            Self { application_id: APPLICATION_ID, user_version: 1.. } => Ok(Found::Store),
-            Self { application_id: 0, user_version: 0 } if !has_tables => Ok(Found::Empty),
+            Self { application_id: APPLICATION_ID, user_version: 1.., .. } => Ok(true),
+            Self { application_id: 0, user_version: 0, has_tables: false } => Ok(false),
             Self { application_id, .. } => Err(StoreError::Foreign(format!(
                 "{} is the database of another program (application id {application_id:#x})",
                 path.display()
@@ -51,89 +77,82 @@ impl Marks {
     }
 }
 
-/// Looks at `path` without changing anything.
-pub(crate) fn look(path: &Path) -> Result<Found, StoreError> {
+/// The files that this process has open through SQLite, and how often.
+static IN_USE: Mutex<BTreeMap<Identity, u32>> = Mutex::new(BTreeMap::new());
+
+/// A place in the list of open files.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    identity: Identity,
+}
+
+impl InUse {
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = in_use.get_mut(&self.identity) {
+            *count -= 1;
+            if *count == 0 {
+                in_use.remove(&self.identity);
+            }
+        }
+    }
+}
+
+/// Looks at `path` without changing anything, makes an empty file if there is none and one may be made, and enters the
+/// file into the list of open ones.
+pub(crate) fn look(path: &Path, may_create: bool) -> Result<InUse, StoreError> {
+    // Held throughout: nobody may begin to use the file between the look and the entry.
+    let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
     let log = wal::path_of(path);
     let log_bytes = fs::metadata(&log).map_or(0, |metadata| metadata.len());
     let bytes = match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => metadata.len(),
+        Ok(metadata) if metadata.is_file() => Some(metadata.len()),
         Ok(_) => return Err(StoreError::Foreign(format!("{} is not a file", path.display()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(io_error(path, &error)),
     };
-    if bytes == 0 {
+    if bytes.unwrap_or(0) == 0 && log_bytes > wal::HEADER_BYTES {
         // SQLite would delete the log unread.
+        let text = format!("{} is missing or empty, but its log {} is not", path.display(), log.display());
+        return Err(StoreError::Corrupt(text));
+    }
+    match bytes {
+        None if may_create => create(path)?,
+        None => return Err(StoreError::Io(format!("{} is gone", path.display()))),
+        Some(_) => {}
+    }
+    let identity = Identity::of(path)?;
+    // A file in use was looked at before, and is looked at again through SQLite before anything is written.
+    if bytes.unwrap_or(0) > 0 && !in_use.contains_key(&identity) {
+        let marks = marks_of_file(path)?;
+        marks.check(path)?;
         if log_bytes > wal::HEADER_BYTES {
-            let text = format!("{} is missing or empty, but its log {} is not", path.display(), log.display());
-            return Err(StoreError::Corrupt(text));
-        }
-        return Ok(if path.exists() { Found::Empty } else { Found::Nothing });
-    }
-    let (marks, has_tables) = marks_of_file(path)?;
-    marks.check(has_tables, path)?;
-    if log_bytes > wal::HEADER_BYTES {
-        let newer = wal::marks(&log, marks).map_err(|error| io_error(&log, &error))?;
-        // Tables that are only in the log belong to whoever's mark is in the log.
-        newer.map(|marks| marks.check(has_tables, path)).transpose()?;
-    }
-    Ok(if has_tables || log_bytes > 0 { Found::Store } else { Found::Empty })
-}
-
-fn marks_of_file(path: &Path) -> Result<(Marks, bool), StoreError> {
-    let not_a_database = |error: rusqlite::Error| {
-        if is_not_a_database(&error) {
-            StoreError::Foreign(format!("{} is not a database, or it is encrypted", path.display()))
-        } else {
-            failed(error)
-        }
-    };
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(immutable_uri(path), flags).map_err(not_a_database)?;
-    read_marks(&connection).map_err(not_a_database)
-}
-
-/// Reads the marks as `connection` sees them.
-pub(crate) fn read_marks(connection: &Connection) -> rusqlite::Result<(Marks, bool)> {
-    let number = |sql: &str| -> rusqlite::Result<Option<i64>> {
-        let mut statement = connection.prepare(sql)?;
-        let mut rows = statement.query(())?;
-        rows.next()?.map(|row| row.get(0)).transpose()
-    };
-    // Both are 32 bits without a sign in the file; SQLite shows them with one.
-    let bits = |number: Option<i64>| number.map_or(0, |n| (n & 0xffff_ffff) as u32);
-    let marks = Marks {
-        application_id: bits(number("PRAGMA application_id")?),
-        user_version: bits(number("PRAGMA user_version")?),
-    };
-    Ok((marks, number("SELECT 1 FROM sqlite_schema LIMIT 1")?.is_some()))
-}
-
-/// A URI by which SQLite reads the file as if nobody could change it: no lock, no log, no shared memory.
-fn immutable_uri(path: &Path) -> String {
-    let mut uri = String::from("file:");
-    #[cfg(windows)]
-    uri.push('/');
-    for byte in path_bytes(path) {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b':' => uri.push(char::from(byte)),
-            _ => uri.push_str(&format!("%{byte:02X}")),
+            let newer = wal::marks(&log, marks).map_err(|error| io_error(&log, &error))?;
+            newer.map(|marks| marks.check(path)).transpose()?;
         }
     }
-    uri + "?immutable=1"
+    *in_use.entry(identity.clone()).or_insert(0) += 1;
+    Ok(InUse { identity })
 }
 
-#[cfg(unix)]
-fn path_bytes(path: &Path) -> Vec<u8> {
-    std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec()
-}
-
-#[cfg(not(unix))]
-fn path_bytes(path: &Path) -> Vec<u8> {
-    path.to_string_lossy().replace('\\', "/").into_bytes()
+fn marks_of_file(path: &Path) -> Result<Marks, StoreError> {
+    let mut page = Vec::with_capacity(MARKED_BYTES);
+    let file = File::open(path).map_err(|error| io_error(path, &error))?;
+    file.take(MARKED_BYTES as u64).read_to_end(&mut page).map_err(|error| io_error(path, &error))?;
+    if page.len() < MARKED_BYTES || !page.starts_with(b"SQLite format 3\0") {
+        return Err(StoreError::Foreign(format!("{} is not a database, or it is encrypted", path.display())));
+    }
+    Ok(Marks::of_page(&page))
 }
 
 /// Makes an empty file that only its owner may read. SQLite gives its companions the same permissions.
-pub(crate) fn create(path: &Path) -> Result<(), StoreError> {
+fn create(path: &Path) -> Result<(), StoreError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -161,7 +180,7 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
 /// Which file a path leads to: it changes when the file is copied, restored or put in the place of another, and
 /// stays when it is renamed or written to. A heuristic: a copy that is written over the bytes of the old file keeps
 /// the old identity.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Identity(String);
 
 impl Identity {

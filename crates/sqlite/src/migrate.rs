@@ -38,7 +38,7 @@ fn climb_ladder(connection: &Connection, version: u32, ladder: &[Rung]) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::read_marks;
+    use crate::file::Marks;
 
     const THREE: &[Rung] = &[
         (1, "CREATE TABLE landfall_a (n INTEGER) STRICT; INSERT INTO landfall_a VALUES (7);"),
@@ -47,7 +47,7 @@ mod tests {
     ];
 
     fn version(connection: &Connection) -> u32 {
-        read_marks(connection).unwrap().0.user_version
+        Marks::of(connection).unwrap().user_version
     }
 
     fn climb_in_transaction(connection: &Connection, ladder: &[Rung]) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@
 //! still vanish with the next power cut. Any doubt is an error and leaves the file as it was. Tests: `tests/opening.rs`.
 
 use crate::error::failed;
-use crate::file::{self, Found, Identity};
+use crate::file::{self, Identity, InUse, Marks};
 use crate::meta::{self, Counters};
 use crate::migrate;
 use crate::store::SqliteStore;
@@ -124,11 +124,7 @@ impl Options {
     /// Opens a connection that may be relied on.
     pub(crate) fn connect(&self, path: &Path, may_create: bool) -> Result<Opened, StoreError> {
         check_library()?;
-        match file::look(path)? {
-            Found::Nothing if may_create => file::create(path)?,
-            Found::Nothing => return Err(StoreError::Io(format!("{} is gone", path.display()))),
-            Found::Empty | Found::Store => {}
-        }
+        let in_use = file::look(path, may_create)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         let deadline = Instant::now() + self.busy_timeout;
@@ -137,18 +133,17 @@ impl Options {
             return Err(StoreError::ReadOnly(path.display().to_string()));
         }
         // As SQLite sees it, log and all; nothing was written yet.
-        check_marks(&connection, path)?;
+        Marks::of(&connection)?.check(path)?;
         set_journal_mode(&connection, deadline)?;
         self.set_up(&connection)?;
-        let identity = Identity::of(path)?;
         let health = Health::default();
-        self.barrier(&connection, &health, path, &identity)?;
+        self.barrier(&connection, &health, path, in_use.identity())?;
         read_back(&connection, SYNCHRONOUS_EXTRA)?;
         if self.durability == Durability::MayLoseLastWrites {
             run(&connection, "PRAGMA synchronous = NORMAL")?;
             read_back(&connection, SYNCHRONOUS_NORMAL)?;
         }
-        Ok(Opened { connection, health, identity })
+        Ok(Opened { connection, health, in_use })
     }
 
     fn set_up(&self, connection: &Connection) -> Result<(), StoreError> {
@@ -174,10 +169,10 @@ impl Options {
     ) -> Result<(), StoreError> {
         let mut tx = Transaction::immediate(connection, health)?;
         // Another process may have been faster since the first look.
-        let (marks, has_tables) = file::read_marks(connection).map_err(failed)?;
-        let found = marks.check(has_tables, path)?;
+        let marks = Marks::of(connection)?;
+        let is_store = marks.check(path)?;
         migrate::climb(connection, marks.user_version)?;
-        if found != Found::Store {
+        if !is_store {
             Counters::default().write(connection)?;
         }
         let opened: u64 = readable(meta::fact(connection, meta::OPENED))?.unwrap_or(0);
@@ -185,25 +180,27 @@ impl Options {
         if self.detect_copies {
             let known: Option<String> = readable(meta::fact(connection, meta::FILE))?;
             if known.as_deref() != Some(identity.as_str()) {
-                meta::put_fact(connection, meta::FILE, &identity.as_str())?;
-                if let Some(replica) = tx.replica()? {
+                // A replica that cannot be read is for whoever needs it to say; the tasks can still be read.
+                if let Some(replica) = readable(tx.replica())? {
                     let client_epoch = wall_ms().max(replica.client_epoch.saturating_add(1));
                     tx.put_replica(&Replica { client_epoch, ..replica })?;
                 }
+                meta::put_fact(connection, meta::FILE, &identity.as_str())?;
             }
         }
         tx.finish()
     }
 
     /// Opens a connection for reading beside the writer, which has checked the file.
-    pub(crate) fn connect_reader(&self, path: &Path) -> Result<Connection, StoreError> {
+    pub(crate) fn connect_reader(&self, path: &Path) -> Result<(Connection, InUse), StoreError> {
+        let in_use = file::look(path, false)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(self.busy_timeout).map_err(failed)?;
         set_up_common(&connection, READER_CACHE_KIB)?;
         run(&connection, "PRAGMA query_only = ON")?;
-        check_marks(&connection, path)?;
-        Ok(connection)
+        Marks::of(&connection)?.check(path)?;
+        Ok((connection, in_use))
     }
 }
 
@@ -212,7 +209,8 @@ impl Options {
 pub(crate) struct Opened {
     pub(crate) connection: Connection,
     pub(crate) health: Health,
-    pub(crate) identity: Identity,
+    /// Behind the connection, which must be closed first.
+    pub(crate) in_use: InUse,
 }
 
 const SYNCHRONOUS_NORMAL: i64 = 1;
@@ -227,11 +225,6 @@ fn check_library() -> Result<(), StoreError> {
         "SQLite {} can corrupt a file that two connections use; 3.51.3 or newer is needed (feature `bundled`)",
         rusqlite::version()
     )))
-}
-
-fn check_marks(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let (marks, has_tables) = file::read_marks(connection).map_err(failed)?;
-    marks.check(has_tables, path).map(drop)
 }
 
 /// Turns on the write-ahead log. It can fail without an error, and while another process does the same it does.

@@ -2,6 +2,7 @@
 //!
 //! It sees what was committed and nothing else; the writer does not wait for it. Tests: the store suite.
 
+use crate::file::InUse;
 use crate::tx::{Health, Transaction};
 use landfall_core::store::{StoreError, StoreRead, StoreReader};
 use rusqlite::Connection;
@@ -9,11 +10,13 @@ use rusqlite::Connection;
 #[derive(Debug)]
 pub(crate) struct SqliteReader {
     connection: Connection,
+    /// Behind the connection, which must be closed first.
+    _in_use: InUse,
 }
 
 impl SqliteReader {
-    pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection }
+    pub(crate) fn new(connection: Connection, in_use: InUse) -> Self {
+        Self { connection, _in_use: in_use }
     }
 }
 

@@ -54,7 +54,7 @@ impl SqliteStore {
     /// was deleted or replaced would be acknowledged and lost.
     fn usable(&self) -> Result<&Opened, StoreError> {
         let opened = self.opened.as_ref().filter(|opened| !opened.health.has_failed()).ok_or(StoreError::Closed)?;
-        if Identity::of(&self.path).as_ref() != Ok(&opened.identity) {
+        if Identity::of(&self.path).as_ref() != Ok(opened.in_use.identity()) {
             opened.health.fail();
             return Err(StoreError::Io(format!("{} was deleted or replaced while in use", self.path.display())));
         }
@@ -70,7 +70,8 @@ impl Store for SqliteStore {
 
     fn reader(&self) -> Result<Option<Box<dyn StoreReader>>, StoreError> {
         self.usable()?;
-        Ok(Some(Box::new(SqliteReader::new(self.options.connect_reader(&self.path)?))))
+        let (connection, in_use) = self.options.connect_reader(&self.path)?;
+        Ok(Some(Box::new(SqliteReader::new(connection, in_use))))
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {

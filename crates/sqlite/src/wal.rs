@@ -62,7 +62,7 @@ fn read(log: &Path, proven: bool) -> io::Result<Vec<Marks>> {
             }
         }
         if word(&frame, 0) == 1 {
-            found.push(Marks { user_version: word(&page, 60), application_id: word(&page, 68) });
+            found.push(Marks::of_page(&page));
         }
         if word(&frame, 4) != 0 {
             committed = found.len();

@@ -1,6 +1,6 @@
 //! The simulator, run: what must hold holds, and each rule that is taken away is missed.
 //!
-//! `LANDFALL_SEED=n` runs one seed and prints what happened before the violation.
+//! `LANDFALL_SEED=n` runs one seed and prints what happened before the violation; `LANDFALL_SEEDS=n` runs that many.
 
 use landfall_testkit::sim::{Plant, Scenario, Stats, run};
 
@@ -10,9 +10,10 @@ const SEEDS: u64 = 3_000;
 const PLANT_SEEDS: u64 = 1_000;
 
 fn seeds(default: u64) -> std::ops::Range<u64> {
-    match std::env::var("LANDFALL_SEED").ok().and_then(|seed| seed.parse::<u64>().ok()) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("LANDFALL_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..default,
+        None => 0..number("LANDFALL_SEEDS").unwrap_or(default),
     }
 }
 
@@ -45,6 +46,19 @@ fn without_faults_all_is_well_too() {
     let total = run_all(0..200, &Scenario { faults: false, ..Scenario::default() });
     assert_eq!(total.crashes + total.failed_commits, 0);
     assert!(total.effects > 1_000);
+}
+
+/// The server applies every batch and then drops the reply, for an hour of virtual time.
+#[test]
+fn a_deaf_hour_gives_one_effect_each() {
+    const HOUR_MS: u64 = 3600 * 1000;
+    for seed in 0..100 {
+        let scenario = Scenario { faults: false, deaf_for_ms: HOUR_MS, ..Scenario::default() };
+        let stats = run(seed, &scenario).unwrap_or_else(|violation| panic!("{violation:?}"));
+        // Every request before the end of the hour was applied unheard, and sent again.
+        assert!(stats.requests > stats.effects / 3 + 2, "{stats:?}");
+        assert!(stats.bad_answers > 0 && stats.effects > 0, "{stats:?}");
+    }
 }
 
 #[test]

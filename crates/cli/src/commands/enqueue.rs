@@ -16,7 +16,7 @@ use crate::table::visible;
 use landfall_core::change::{Change, Operation};
 use landfall_core::id::{EntityKey, TaskId};
 use landfall_core::machine::{EnqueueError, Enqueued, Receipt};
-use landfall_core::value::{Fields, Value, ValueError};
+use landfall_core::value::{Fields, ValueError};
 use landfall_engine::{Engine, Error, Imported};
 use serde::Serialize;
 use std::fs::File;

@@ -60,7 +60,10 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         ..ServerOptions::default()
     };
     let (stop, stopped) = oneshot::channel::<()>();
-    let _stop = Stop::listen(move || drop(stop.send(())))?;
+    let _stop = Stop::listen(move || {
+        // Nobody waits for it any more once the server has ended by itself.
+        let _ = stop.send(());
+    })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -87,8 +87,8 @@ impl Actor {
     }
 
     fn launch(&self) -> Result<Process, Problem> {
-        /// About a hundred requests if all goes well, whatever the number of reports: enough to meet every fault.
-        const REQUESTS: usize = 100;
+        /// About so many requests of each device if all goes well: enough to meet every fault many times, in a minute.
+        const REQUESTS: usize = 160;
         let Setting { reports, devices, endpoint, folder, .. } = &self.setting;
         let per_request = (reports / devices.max(&1) / REQUESTS).clamp(2, 100);
         let pairs: [(&str, OsString); 7] = [

@@ -86,10 +86,13 @@ impl Result {
         );
         row("changes enqueued", self.enqueued(), "recorded, amended, withdrawn, filed again".into());
         row("coalesced", self.coalesced(), "folded into changes that had not been sent yet".into());
-        row("requests", self.played.requests, String::new());
+        row("requests", self.played.requests, "through a fault proxy, repetitions included".into());
         row("faults met", self.played.met.total(), format!("of {} kinds", self.played.met.by_kind.len()));
-        for (kind, count) in &self.played.met.by_kind {
-            row("", *count, describe(kind));
+        let mut kinds: Vec<_> =
+            self.played.met.by_kind.iter().map(|(kind, count)| (describe(kind), *count)).collect();
+        kinds.sort();
+        for (words, count) in kinds {
+            row("", count, words);
         }
         row(
             "kills",
@@ -105,7 +108,11 @@ impl Result {
             format!("of {} records with {} fields", thousands(findings.records), thousands(findings.fields)),
         );
         row("applied twice", findings.duplicated, format!("of {} effects", thousands(self.confirmed())));
-        row("wrong fields", findings.wrong_fields, String::new());
+        row(
+            "wrong fields",
+            findings.wrong_fields,
+            "values that differ, fields that should not be there".into(),
+        );
         for (name, count) in [
             ("records too many", findings.extra),
             ("refused", findings.refused),

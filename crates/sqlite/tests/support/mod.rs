@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A folder of its own, removed at the end.
@@ -102,4 +103,71 @@ pub(crate) fn all_bytes(path: &Path) -> [Option<Vec<u8>>; 4] {
 /// One number out of a raw connection.
 pub(crate) fn number(raw: &Connection, sql: &str) -> i64 {
     raw.query_one(sql, (), |row| row.get(0)).unwrap()
+}
+
+/// The name under which a test program finds out that it is a child, and what it shall do.
+const CHILD: &str = "LANDFALL_SQLITE_TEST_CHILD";
+
+/// What the parent passed, if this process is a child of [`child`].
+pub(crate) fn as_child() -> Option<String> {
+    std::env::var(CHILD).ok()
+}
+
+/// This very test program, running only the test `name`, which asks [`as_child`] for `task`.
+pub(crate) fn child(program: &Path, name: &str, task: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args(["--exact", name, "--nocapture", "--quiet", "--test-threads=1"]).env(CHILD, task);
+    command
+}
+
+/// Whether permissions mean nothing to this process.
+#[cfg(unix)]
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let folder = Folder::new();
+    std::fs::metadata(folder.path()).unwrap().uid() == 0
+}
+
+/// Runs the test `name` as somebody to whom permissions mean something: in a child, and if need be as "nobody". The
+/// child gets `folder` as its task, and everything in it must be readable to others.
+#[cfg(unix)]
+pub(crate) fn run_unprivileged(name: &str, folder: &Folder) {
+    use std::os::unix::process::CommandExt;
+    // The build's folder may be closed to others; a copy beside the files is not.
+    let program = folder.file("test-program");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = child(&program, name, folder.path().to_str().unwrap());
+    command.current_dir(folder.path());
+    if is_root() {
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// A file system with `kib` KiB of room, if this process may make one.
+#[cfg(target_os = "linux")]
+pub(crate) struct SmallDisk(Folder);
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    pub(crate) fn new(kib: u32) -> Option<Self> {
+        let folder = Folder::new();
+        let size = format!("size={kib}k");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
+        mount.is_ok_and(|output| output.status.success()).then_some(Self(folder))
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.0.file(name)
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a connection may still be open in a test that failed.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
+    }
 }

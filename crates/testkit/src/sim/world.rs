@@ -145,6 +145,7 @@ impl World {
         self.heal();
         self.run_until(chaos + HEAL_MS)?;
         for device in 0..self.devices.len() {
+            self.start(device, 0)?;
             self.read_all(device)?;
         }
         let outcome = self.checks.finally(&self.devices, &self.server);
@@ -391,10 +392,7 @@ impl World {
             self.start(device, process)?;
             return Ok(if landed { Stepped::Done(value) } else { Stepped::Failed });
         }
-        if tx.commit().is_err() {
-            self.schedule_wake(device, process);
-            return Ok(Stepped::Failed);
-        }
+        tx.commit().expect("the memory store does not fail by itself");
         if dies {
             // After the commit, before anything of it leaves.
             self.kill(device, process);

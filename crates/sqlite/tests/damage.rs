@@ -1,0 +1,269 @@
+//! A disk that spoils what it keeps: never a panic, never a row that is not what was written.
+
+mod support;
+
+use landfall_core::store::{Counts, DamagedRow, Store, StoreError, StoreRead};
+use landfall_core::task::{StateKind, Task, TaskState};
+use landfall_core::time::Timestamp;
+use landfall_sqlite::{Durability, SqliteStore};
+use landfall_testkit::conformance::store::samples::{
+    conflict, ended, entity, full_task, lease, note, replica, task,
+};
+use rusqlite::Connection;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use support::{Folder, beside, commit};
+
+/// How many places are spoilt, one at a time. Each opens a store, which syncs.
+const PLACES: u64 = 1_000;
+
+fn rows() -> Vec<Task> {
+    let small = (1..=40).map(|seq| {
+        let claim_at = Some(Timestamp(if seq % 7 == 0 { 50 } else { 0 }));
+        Task { lane: (seq % 3 == 0).then(|| "lane".into()), claim_at, ..task(seq, &note(&(seq % 9).to_string())) }
+    });
+    let dead = Task { state: TaskState::Conflict, claim_at: None, ..task(60, &note("dead")) };
+    small.chain([full_task(50), dead]).collect()
+}
+
+fn fill(store: &mut SqliteStore) {
+    commit(store, |tx| {
+        tx.put_replica(&replica(1)).unwrap();
+        tx.put_lease(&lease(1)).unwrap();
+        rows().iter().for_each(|task| tx.put_task(task).unwrap());
+        let settled = task(70, &note("settled"));
+        tx.put_task(&settled).unwrap();
+        tx.settle_task(&settled, &ended(&settled, 5)).unwrap();
+        (0..9).for_each(|id| tx.put_entity(&entity(&note(&id.to_string()))).unwrap());
+        tx.put_conflict(&conflict(&full_task(50), 6)).unwrap();
+    });
+}
+
+/// What a look at a spoilt store came to.
+#[derive(Default, Debug)]
+struct Seen {
+    whole: usize,
+    damaged: usize,
+    missing: usize,
+    errors: usize,
+}
+
+/// Asks everything. A row that is given must be the one that was written.
+fn look_at_everything(rows: &dyn StoreRead, seen: &mut Seen) {
+    let known: BTreeMap<u64, Task> = self::rows().into_iter().map(|task| (task.seq, task)).collect();
+    let mut pages = vec![rows.tasks_after(0, 99), rows.claimable(Timestamp(60), 99)];
+    pages.extend(StateKind::ALL.map(|state| rows.tasks_in_state(state, 0, 99)));
+    for page in pages {
+        match page {
+            Ok(page) => {
+                seen.damaged += page.damaged.len();
+                page.tasks.iter().for_each(|task| assert_eq!(known.get(&task.seq), Some(task)));
+            }
+            Err(_) => seen.errors += 1,
+        }
+    }
+    let mut note_one = |found: Result<bool, StoreError>| match found {
+        Ok(true) => seen.whole += 1,
+        Ok(false) => seen.missing += 1,
+        Err(StoreError::Damaged(_)) => seen.damaged += 1,
+        Err(_) => seen.errors += 1,
+    };
+    for task in known.values() {
+        let same = |found: Option<Task>| found.inspect(|found| assert_eq!(found, task)).is_some();
+        note_one(rows.task(task.id).map(same));
+        note_one(rows.next_of_entity(&task.entity, task.seq - 1).map(|found| {
+            // If a row before it is missing from the index, a later one of the record comes up: whole, and known.
+            found.inspect(|found| assert_eq!(known.get(&found.seq), Some(found))).is_some()
+        }));
+        let last = rows.last_of_entity(&task.entity);
+        note_one(last.map(|found| found.inspect(|found| assert_eq!(known.get(&found.seq), Some(found))).is_some()));
+    }
+    note_one(rows.next_of_lane("lane", 3).map(|found| {
+        found.inspect(|found| assert_eq!(known.get(&found.seq), Some(found))).is_some()
+    }));
+    for id in 0..9 {
+        let key = note(&id.to_string());
+        note_one(rows.entity(&key).map(|found| found.inspect(|found| assert_eq!(*found, entity(&key))).is_some()));
+    }
+    let settled = task(70, &note("settled"));
+    let same = |found: Option<_>| found.inspect(|found| assert_eq!(*found, ended(&settled, 5))).is_some();
+    note_one(rows.journal(settled.id).map(same));
+    note_one(rows.conflicts(None, 9).map(|found| {
+        found.iter().for_each(|found| assert_eq!(*found, conflict(&full_task(50), 6)));
+        !found.is_empty()
+    }));
+    // The epoch may have grown: a spoilt file is another file than the one that was written.
+    note_one(rows.replica().map(|found| {
+        found.inspect(|found| assert_eq!(found.opens, replica(1).opens)).is_some()
+    }));
+    note_one(rows.lease().map(|found| found.inspect(|found| assert_eq!(*found, lease(1))).is_some()));
+    note_one(rows.counts().map(|_| true));
+    note_one(rows.oldest().map(|found| found.is_some()));
+    note_one(rows.next_claim(Timestamp(0)).map(|found| found.is_some()));
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+/// Spoils the file with `ending` in many places, one at a time, and looks each time.
+fn spoil(image: &Path, endings: &[&str], ending: &str, seed: u64) -> (Seen, usize) {
+    let folder = Folder::new();
+    let path = folder.file("spoilt.db");
+    let bytes: Vec<(&str, Vec<u8>)> =
+        endings.iter().map(|ending| (*ending, fs::read(beside(image, ending)).unwrap())).collect();
+    let (mut state, mut seen, mut refused) = (seed, Seen::default(), 0);
+    for round in 0..PLACES {
+        for ending in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(beside(&path, ending));
+        }
+        for (each, bytes) in &bytes {
+            let mut bytes = bytes.clone();
+            if *each == ending {
+                let places = if round % 3 == 0 { 100 } else { bytes.len() as u64 };
+                let at = random(&mut state) % places;
+                bytes[at as usize] ^= 1 << (random(&mut state) % 8);
+            }
+            fs::write(beside(&path, each), bytes).unwrap();
+        }
+        match SqliteStore::options().durability(Durability::MayLoseLastWrites).open(&path) {
+            Err(_) => refused += 1,
+            Ok(mut store) => match store.begin() {
+                Ok(tx) => look_at_everything(tx.as_ref(), &mut seen),
+                Err(_) => refused += 1,
+            },
+        }
+    }
+    println!("{PLACES} places in {ending:?}: {refused} refused to open; {seen:?}");
+    (seen, refused)
+}
+
+#[test]
+fn one_flipped_bit_anywhere_never_gives_a_wrong_row() {
+    let folder = Folder::new();
+    let path = folder.file("x.db");
+    fill(&mut SqliteStore::open(&path).unwrap());
+    let (seen, refused) = spoil(&path, &[""], "", 1);
+    assert!(refused > 0 && seen.damaged > 100 && seen.whole > 10_000, "{seen:?}");
+}
+
+#[test]
+fn one_flipped_bit_in_the_log_never_gives_a_wrong_row() {
+    let folder = Folder::new();
+    let path = folder.file("x.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    fill(&mut store);
+    let (seen, _) = spoil(&path, &["", "-wal"], "-wal", 2);
+    assert!(seen.whole > 1_000, "{seen:?}");
+}
+
+/// A store with three pending tasks, and a raw connection to spoil it with.
+fn three(folder: &Folder) -> (SqliteStore, Connection) {
+    let path = folder.file("x.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    commit(&mut store, |tx| (1..=3).for_each(|seq| tx.put_task(&task(seq, &note(&seq.to_string()))).unwrap()));
+    (store, Connection::open(&path).unwrap())
+}
+
+#[test]
+fn every_column_of_a_task_is_under_the_checksum() {
+    let folder = Folder::new();
+    let (mut store, raw) = three(&folder);
+    let sql = "SELECT name FROM pragma_table_info('landfall_tasks') WHERE name <> 'sum'";
+    let columns: Vec<String> =
+        raw.prepare(sql).unwrap().query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(columns.len(), 29);
+    let mut texts = 0;
+    for column in columns {
+        raw.execute_batch("SAVEPOINT before").unwrap();
+        let other = format!("CASE typeof({column}) WHEN 'integer' THEN {column} + 7 WHEN 'blob' THEN zeroblob(length({column})) ELSE NULL END");
+        let spoilt = raw.execute(&format!("UPDATE landfall_tasks SET {column} = {other} WHERE seq = 2"), ());
+        if spoilt.is_err() {
+            // A text that may not be NULL.
+            texts += 1;
+            raw.execute(&format!("UPDATE landfall_tasks SET {column} = {column} || ' ' WHERE seq = 2"), ()).unwrap();
+        }
+        raw.execute_batch("RELEASE before").unwrap();
+        let page = store.begin().unwrap().tasks_after(0, 9).unwrap();
+        let null_before = page.damaged.is_empty();
+        if null_before {
+            // It was NULL and stays NULL: give it a value.
+            let value = if column.ends_with("at") || column == "not_before" || column == "fence" || column == "open_sends" { "7" } else { "'7'" };
+            let sql = format!("UPDATE landfall_tasks SET {column} = {value} WHERE seq = 2");
+            if raw.execute(&sql, ()).is_err() {
+                raw.execute(&format!("UPDATE landfall_tasks SET {column} = x'07' WHERE seq = 2"), ()).unwrap();
+            }
+        }
+        let page = store.begin().unwrap().tasks_after(0, 9).unwrap();
+        let damaged: Vec<u64> = page.damaged.iter().map(|row| row.seq).collect();
+        assert!(damaged == [2] || damaged == [9], "{column}: {damaged:?}");
+        raw.execute("DELETE FROM landfall_tasks WHERE seq IN (2, 9)", ()).unwrap();
+        commit(&mut store, |tx| tx.put_task(&task(2, &note("2"))).unwrap());
+    }
+    assert!(texts >= 4);
+}
+
+#[test]
+fn the_content_of_another_row_is_not_taken_for_this_one() {
+    let folder = Folder::new();
+    let (mut store, raw) = three(&folder);
+    raw.execute("UPDATE landfall_tasks SET seq = 20 WHERE seq = 2", ()).unwrap();
+    let page = store.begin().unwrap().tasks_after(0, 9).unwrap();
+    assert_eq!(page.tasks.iter().map(|task| task.seq).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(page.damaged.iter().map(|row| row.seq).collect::<Vec<_>>(), [20]);
+}
+
+#[test]
+fn counts_come_right_again_when_a_row_with_a_spoilt_state_is_quarantined() {
+    for state in [1, 4, 77, -1] {
+        let folder = Folder::new();
+        let (mut store, raw) = three(&folder);
+        raw.execute("UPDATE landfall_tasks SET state = ? WHERE seq = 2", [state]).unwrap();
+        commit(&mut store, |tx| {
+            let damaged = tx.tasks_after(0, 9).unwrap().damaged;
+            tx.quarantine(&damaged[0]).unwrap();
+        });
+        let tx = store.begin().unwrap();
+        assert_eq!(tx.counts().unwrap(), Counts { pending: 2, dead: 1, ..Counts::default() }, "{state}");
+        let claimed: Vec<u64> = tx.claimable(Timestamp(1), 9).unwrap().tasks.iter().map(|task| task.seq).collect();
+        assert_eq!(claimed, [1, 3]);
+    }
+}
+
+#[test]
+fn a_quarantined_row_keeps_its_content() {
+    let folder = Folder::new();
+    let (mut store, raw) = three(&folder);
+    raw.execute("UPDATE landfall_tasks SET fields = '{\"title\":\"a titlf\"}' WHERE seq = 2", ()).unwrap();
+    commit(&mut store, |tx| tx.quarantine(&DamagedRow { seq: 2, what: String::new() }).unwrap());
+    let kept: String =
+        raw.query_one("SELECT fields || entity_id FROM landfall_tasks WHERE seq = 2", (), |row| row.get(0)).unwrap();
+    assert_eq!(kept, "{\"title\":\"a titlf\"}2");
+}
+
+#[test]
+fn spoilt_counters_are_counted_again_and_other_spoilt_facts_are_told() {
+    let folder = Folder::new();
+    let (mut store, raw) = three(&folder);
+    commit(&mut store, |tx| {
+        tx.put_replica(&replica(1)).unwrap();
+        tx.put_lease(&lease(1)).unwrap();
+    });
+    raw.execute("UPDATE landfall_counters SET pending = 9, last_seq = 0", ()).unwrap();
+    commit(&mut store, |tx| {
+        assert_eq!(tx.counts().unwrap().pending, 3);
+        assert!(tx.next_seq().unwrap() > 3);
+    });
+    raw.execute("DELETE FROM landfall_counters", ()).unwrap();
+    assert_eq!(commit(&mut store, |tx| tx.counts().unwrap().pending), 3);
+    raw.execute("UPDATE landfall_facts SET value = replace(value, '1', '2')", ()).unwrap();
+    let tx = store.begin().unwrap();
+    assert!(matches!(tx.replica(), Err(StoreError::Damaged(_))));
+    assert!(matches!(tx.lease(), Err(StoreError::Damaged(_))));
+    drop(tx);
+    // With all facts spoilt the tasks can still be read.
+    store.reopen().unwrap();
+    assert_eq!(store.begin().unwrap().tasks_after(0, 9).unwrap().tasks.len(), 3);
+}
