@@ -99,3 +99,8 @@ impl Output {
 pub(crate) fn json(value: &impl Serialize) -> Result<String, Problem> {
     serde_json::to_string(value).map_err(|error| Problem::new(format!("cannot write JSON: {error}")))
 }
+
+/// A number of things: `1 task`, `2 tasks`.
+pub(crate) fn many(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}

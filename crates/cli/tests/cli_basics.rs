@@ -354,6 +354,34 @@ fn ctrl_c_ends_a_sync_cleanly() {
 }
 
 #[test]
+fn a_server_that_comes_up_within_the_deadline_is_waited_for() {
+    let scratch = Scratch::new("late-server");
+    let db = scratch.text("q.db");
+    run!["enqueue", "--db", &db, "note", "1", "create", "{}"].ends(0);
+    let server = Server::start(scratch.path("server.db"));
+    let proxy = FaultProxy::start(server.addr, FaultPlan::healthy(), seed()).unwrap();
+    proxy.set_offline(true).unwrap();
+    let child = landfall()
+        .args(["sync", "--db", &db, "--endpoint", &endpoint(proxy.addr()), "--retry-cap", "300ms"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(900));
+    proxy.set_offline(false).unwrap();
+    let ran = Ran::from(child.wait_with_output().unwrap()).ends(0);
+    assert!(ran.err.contains("unreachable: ") && ran.err.contains("next try in"), "{ran:?}");
+    assert!(ran.out.contains("1 task synced"), "{ran:?}");
+
+    run!["enqueue", "--db", &db, "note", "2", "create", "{}"].ends(0);
+    proxy.set_offline(true).unwrap();
+    let begun = Instant::now();
+    let args = ["sync", "--db", &db, "--endpoint", &endpoint(proxy.addr()), "--deadline", "1s"];
+    run(args).ends(2);
+    assert!((800..5_000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn two_syncs_at_once_take_turns() {
     let scratch = Scratch::new("two-syncs");
     let db = many(&scratch, 400);

@@ -238,7 +238,7 @@ fn a_full_disk_is_an_error_and_nothing_is_half_stored() {
         "$1" enqueue --db "$db" --file "$3"; echo "code $?"
         "$1" status --db "$db" --json || exit 97
         head -c 10000000 /dev/zero > "$2/filler" 2>/dev/null
-        "$1" enqueue --db "$db" note 2 create '{"a":1}'; echo "code $?"
+        "$1" enqueue --db "$db" --file "$3"; echo "code $?"
         "$1" enqueue --db "$2/new.db" note 2 create '{"a":1}'; echo "code $?"
         rm "$2/filler"
         "$1" enqueue --db "$db" note 3 create '{"a":1}'; echo "code $?"

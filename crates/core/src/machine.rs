@@ -539,19 +539,24 @@ fn for_each_in_state(
     }
 }
 
-/// The body that the app sees: the base with every queued change of the record laid over it, in order.
-fn local_view(
-    tx: &dyn StoreTx,
-    entity: &EntityKey,
-    base: Option<&crate::entity::Body>,
-) -> Result<Option<crate::entity::Body>, StoreError> {
-    let mut local = base.cloned();
+/// Makes anew what the app sees: the base with every queued change of the record laid over it, in order.
+///
+/// An edit of a record that the backend has deleted stays visible until the conflict that it will meet is resolved.
+fn lay_over(tx: &dyn StoreTx, entity: &mut crate::entity::StoredEntity) -> Result<(), StoreError> {
+    use crate::entity::Body;
+    let mut view = entity.base.as_ref().map(|base| base.body.clone());
     let mut after = 0;
-    while let Some(task) = tx.next_of_entity(entity, after)? {
-        local = Some(crate::patch::apply(&task.intent, local.as_ref()));
+    let mut edited = false;
+    while let Some(task) = tx.next_of_entity(&entity.key, after)? {
+        view = Some(crate::patch::apply(&task.intent, view.as_ref()));
+        edited = task.intent.operation != crate::change::Operation::Delete;
         after = task.seq;
     }
-    Ok(local)
+    let edit_of_a_deleted_record = edited && view == Some(Body::Deleted);
+    if !(edit_of_a_deleted_record && matches!(entity.local, Some(Body::Live(_)))) {
+        entity.local = view;
+    }
+    Ok(())
 }
 
 /// Milliseconds as the wall clock will show them after `wait`.

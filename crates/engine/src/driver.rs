@@ -364,6 +364,8 @@ impl Driver {
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
+        // First, so that whoever gets an answer below and asks for the status sees what it speaks of.
+        self.show();
         for effect in effects {
             match effect {
                 Effect::Push { context, batch } => {
@@ -393,7 +395,6 @@ impl Driver {
                 _ => {}
             }
         }
-        self.show();
     }
 
     /// Puts what only the machine knows where readers can see it.

@@ -185,7 +185,11 @@ fn credentials_are_refreshed_once_and_no_attempt_is_burned() {
 fn a_poison_task_ends_alone_and_everything_else_arrives() {
     let adapter = Scripted::answering(|_, batch| {
         if batch.tasks.iter().any(|task| task.entity.entity_id == "n7") {
-            return Err(Failure::new(FailureKind::Rejected, Delivery::Answered, "400 the batch is not acceptable"));
+            return Err(Failure::new(
+                FailureKind::Rejected,
+                Delivery::Answered,
+                "400 the batch is not acceptable",
+            ));
         }
         support::apply(batch)
     });

@@ -37,7 +37,15 @@ pub struct Scenario {
 
 impl Default for Scenario {
     fn default() -> Self {
-        Self { devices: 2, own_records: 2, shared_records: 1, actions: 60, plant: None, faults: true, deaf_for_ms: 0 }
+        Self {
+            devices: 2,
+            own_records: 2,
+            shared_records: 1,
+            actions: 60,
+            plant: None,
+            faults: true,
+            deaf_for_ms: 0,
+        }
     }
 }
 

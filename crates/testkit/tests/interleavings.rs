@@ -97,7 +97,9 @@ impl World {
                 Effect::Emit(Event::Conflicted { task, .. }) => {
                     panic!("{task} is in conflict with itself: {:?}", self.path)
                 }
-                Effect::Emit(Event::Died { task, why, .. }) => panic!("{task} died of {why:?}: {:?}", self.path),
+                Effect::Emit(Event::Died { task, why, .. }) => {
+                    panic!("{task} died of {why:?}: {:?}", self.path)
+                }
                 _ => {}
             }
         }

@@ -8,7 +8,7 @@
 use crate::csv_input::{CsvError, CsvOptions, CsvRows, IdSource};
 use crate::exit::{self, Exit, TABLE_LOCAL};
 use crate::jsonl_input::{self, JsonLines};
-use crate::output::{Output, WARNING};
+use crate::output::{Output, WARNING, many};
 use crate::problem::Problem;
 use crate::skipped::{Skipped, SkippedLine};
 use crate::store::DbArgs;
@@ -276,7 +276,7 @@ fn report(imported: &Imported, skipped: Skipped, output: &Output) -> Result<(), 
     for note in skipped.notes() {
         output.note(format_args!("{WARNING}warning:{WARNING:#} {}", visible(&note)));
     }
-    let mut parts = vec![format!("{tasks} new tasks")];
+    let mut parts = vec![many(tasks, "new task")];
     for (count, what) in [
         (coalesced, "folded into earlier tasks"),
         (annihilated, "undone before they were sent"),
@@ -287,7 +287,7 @@ fn report(imported: &Imported, skipped: Skipped, output: &Output) -> Result<(), 
             parts.push(format!("{count} {what}"));
         }
     }
-    output.line(format_args!("stored {changes} changes: {}", parts.join(", ")))
+    output.line(format_args!("stored {}: {}", many(changes, "change"), parts.join(", ")))
 }
 
 fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {

@@ -167,13 +167,10 @@ impl<'a> Sink<'a> {
         if !self.begun {
             return self.output.line("no tasks");
         }
-        match next {
-            Some(id) => {
-                self.output.hint(format_args!("there are more: add --after {id}"));
-                Ok(())
-            }
-            None => Ok(()),
+        if let Some(id) = next.filter(|_| !self.output.is_closed()) {
+            self.output.hint(format_args!("there are more: add --after {id}"));
         }
+        Ok(())
     }
 }
 

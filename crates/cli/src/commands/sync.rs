@@ -5,7 +5,7 @@
 
 use crate::duration::{self, words};
 use crate::exit::{self, Exit};
-use crate::output::Output;
+use crate::output::{Output, many};
 use crate::problem::Problem;
 use crate::progress::Progress;
 use crate::stop::Stop;
@@ -231,16 +231,16 @@ impl Ended {
             output.line("stopped; nothing is lost")?;
         }
         let synced = report.applied + report.duplicates + report.unchanged;
-        let mut line = format!("{synced} tasks synced");
+        let mut line = format!("{} synced", many(synced, "task"));
         if report.duplicates > 0 {
             line += &format!(" ({} of them had taken effect before)", report.duplicates);
         }
-        line += &format!(", {} requests, {}", report.requests, duration_text(self.seconds));
+        line += &format!(", {}, {}", many(report.requests, "request"), duration_text(self.seconds));
         if report.retries > 0 {
-            line += &format!(", {} attempts to be repeated", report.retries);
+            line += &format!(", {} to be repeated", many(report.retries, "attempt"));
         }
         if report.conflicts > 0 {
-            line += &format!(", {} conflicts resolved", report.conflicts);
+            line += &format!(", {} resolved", many(report.conflicts, "conflict"));
         }
         output.line(line)?;
         let left = &report.left;

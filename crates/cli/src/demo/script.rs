@@ -201,9 +201,12 @@ fn write(device: usize, own: Vec<(usize, &Fields)>) -> Script {
         let id = format!("strike-{number:05}");
         // Some reports later, so that the first notice is an older task by then, and a kill can fall in between.
         let lag = |turn: u64| 5 + usize::try_from(scatter(number as u64 * 8 + turn) % 40).unwrap_or(0);
-        let due = at as f64 / reports as f64;
+        // Shortly before or after the report itself is sent: some of these steps meet it still waiting, some under
+        // way, some done.
+        let lead = (scatter(number as u64 * 8) % 400) as f64 / 10_000.0 - 0.025;
+        let due = (at as f64 / reports as f64 + lead).clamp(0.0, 1.0);
         let early = |when, deed| (when, Step { id: id.clone(), deed, due: 0.0 });
-        let upload = |when, deed| (when, Step { id: id.clone(), deed, due });
+        let upload = |due, deed| Step { id: id.clone(), deed, due };
         let (second, third) = (at + lag(1), at + lag(1) + lag(2));
         match Story::of(number) {
             Story::Plain => offline.push(early(at, Deed::Create(whole(row, 1)))),
@@ -218,12 +221,12 @@ fn write(device: usize, own: Vec<(usize, &Fields)>) -> Script {
             }
             Story::AmendedDuringUpload => {
                 offline.push(early(at, Deed::Create(notice(row))));
-                late.push(upload(at, amend(row, &[&[DAMAGE, SPECIES], &COSTS[..]], 2, true)));
+                late.push(upload(due, amend(row, &[&[DAMAGE, SPECIES], &COSTS[..]], 2, true)));
             }
             Story::AmendedBeforeAndDuringUpload => {
                 offline.push(early(at, Deed::Create(notice(row))));
                 offline.push(early(second, amend(row, &[&[DAMAGE]], 2, true)));
-                late.push(upload(at, amend(row, &[&[SPECIES], &COSTS[..]], 3, false)));
+                late.push(upload(due, amend(row, &[&[SPECIES], &COSTS[..]], 3, false)));
             }
             Story::Withdrawn => {
                 offline.push(early(at, Deed::Create(notice(row))));
@@ -231,7 +234,7 @@ fn write(device: usize, own: Vec<(usize, &Fields)>) -> Script {
             }
             Story::WithdrawnDuringUpload => {
                 offline.push(early(at, Deed::Create(whole(row, 1))));
-                late.push(upload(at, Deed::Delete));
+                late.push(upload(due, Deed::Delete));
             }
             Story::Redone => {
                 offline.push(early(at, Deed::Create(notice(row))));
@@ -240,15 +243,15 @@ fn write(device: usize, own: Vec<(usize, &Fields)>) -> Script {
             }
             Story::RedoneDuringUpload => {
                 offline.push(early(at, Deed::Create(notice(row))));
-                late.push(upload(at, Deed::Delete));
-                late.push(upload(at + 3, Deed::Create(whole(row, 2))));
+                late.push(upload(due, Deed::Delete));
+                late.push(upload((due + 0.004).min(1.0), Deed::Create(whole(row, 2))));
             }
         }
     }
     offline.sort_by_key(|(when, _)| *when);
-    late.sort_by_key(|(when, _)| *when);
+    late.sort_by(|a: &Step, b: &Step| a.due.total_cmp(&b.due));
     let count = offline.len();
-    let steps = offline.into_iter().chain(late).map(|(_, step)| step).collect();
+    let steps = offline.into_iter().map(|(_, step)| step).chain(late).collect();
     Script { device, reports, steps, offline: count }
 }
 
@@ -367,6 +370,7 @@ mod tests {
         for script in scripts(REPORTS_MAX, 4) {
             let late = &script.steps[script.offline..];
             assert!(late.len() > 50);
+            assert!(late.is_sorted_by(|a, b| a.due <= b.due));
             assert!(late.iter().all(|step| (0.0..=1.0).contains(&step.due)));
         }
     }

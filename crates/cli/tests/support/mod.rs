@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The binary under test.
-pub const LANDFALL: &str = env!("CARGO_BIN_EXE_landfall");
+pub(crate) const LANDFALL: &str = env!("CARGO_BIN_EXE_landfall");
 
 /// A folder that goes when it is dropped, unless the test failed.
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         // Not below the home folder: some tests run the binary as another user.
@@ -31,16 +31,16 @@ impl Scratch {
         Self(path)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    pub fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
     /// Writes a file and gives back its path.
-    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         fs::write(self.path(name), content).unwrap();
         self.text(name)
     }
@@ -57,11 +57,11 @@ impl Drop for Scratch {
 }
 
 /// The binary, deaf to the settings of whoever runs the tests.
-pub fn landfall() -> Command {
+pub(crate) fn landfall() -> Command {
     command(LANDFALL)
 }
 
-pub fn command(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for name in ["LANDFALL_DB", "LANDFALL_SERVER_DB", "LANDFALL_ENDPOINT", "NO_COLOR", "CLICOLOR_FORCE"] {
         command.env_remove(name);
@@ -72,10 +72,10 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 
 /// How a run ended.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl From<Output> for Ran {
@@ -91,20 +91,20 @@ impl From<Output> for Ran {
 impl Ran {
     /// The one JSON object on standard output.
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.out.lines().count(), 1, "one line of JSON expected: {self:?}");
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     #[track_caller]
-    pub fn ends(self, code: i32) -> Self {
+    pub(crate) fn ends(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
         self
     }
 
     /// A local error that says this.
     #[track_caller]
-    pub fn fails(self, fragment: &str) -> Self {
+    pub(crate) fn fails(self, fragment: &str) -> Self {
         assert_eq!(self.code, Some(1), "{self:?}");
         assert!(self.err.contains("error:"), "{self:?}");
         assert!(self.err.contains(fragment), "wanted {fragment:?} in {self:?}");
@@ -113,7 +113,7 @@ impl Ran {
     }
 }
 
-pub fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Ran {
+pub(crate) fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Ran {
     landfall().args(args).output().unwrap().into()
 }
 
@@ -125,30 +125,30 @@ macro_rules! run {
 
 /// The counts of `landfall status`.
 #[track_caller]
-pub fn status(db: &str) -> Value {
+pub(crate) fn status(db: &str) -> Value {
     run(["status", "--json", "--db", db]).ends(0).json()
 }
 
 /// Pending, in flight, unknown, conflict, dead.
 #[track_caller]
-pub fn counts(db: &str) -> [u64; 5] {
+pub(crate) fn counts(db: &str) -> [u64; 5] {
     let status = status(db);
     ["pending", "in_flight", "unknown", "conflict", "dead"].map(|name| status[name].as_u64().unwrap())
 }
 
 /// A `landfall serve` process.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub addr: SocketAddr,
-    pub db: PathBuf,
+    pub(crate) addr: SocketAddr,
+    pub(crate) db: PathBuf,
 }
 
 impl Server {
-    pub fn start(db: PathBuf) -> Self {
+    pub(crate) fn start(db: PathBuf) -> Self {
         Self::start_with(db, &[])
     }
 
-    pub fn start_with(db: PathBuf, more: &[&str]) -> Self {
+    pub(crate) fn start_with(db: PathBuf, more: &[&str]) -> Self {
         let mut command = landfall();
         command.args(["serve", "--json", "--listen", "127.0.0.1:0", "--db"]).arg(&db).args(more);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -159,12 +159,12 @@ impl Server {
         Self { child, addr, db }
     }
 
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         endpoint(self.addr)
     }
 
     /// Stops it as a person would, so that the database is whole and closed.
-    pub fn stop(mut self) -> PathBuf {
+    pub(crate) fn stop(mut self) -> PathBuf {
         signal("INT", self.child.id());
         let status = wait(&mut self.child, Duration::from_secs(15)).expect("the server stops at Ctrl-C");
         assert!(status.success(), "{status}");
@@ -172,7 +172,7 @@ impl Server {
     }
 
     /// One GET; status and body.
-    pub fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.addr).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = Vec::new();
@@ -190,17 +190,17 @@ impl Drop for Server {
     }
 }
 
-pub fn endpoint(addr: SocketAddr) -> String {
+pub(crate) fn endpoint(addr: SocketAddr) -> String {
     format!("http://{addr}/sync")
 }
 
 /// Sends a signal by name. The workspace has no unsafe code, so the system's own command does it.
-pub fn signal(name: &str, pid: u32) {
+pub(crate) fn signal(name: &str, pid: u32) {
     drop(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status());
 }
 
 /// Waits for a process, but not for ever.
-pub fn wait(child: &mut Child, at_most: Duration) -> Option<std::process::ExitStatus> {
+pub(crate) fn wait(child: &mut Child, at_most: Duration) -> Option<std::process::ExitStatus> {
     let until = Instant::now() + at_most;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -214,21 +214,21 @@ pub fn wait(child: &mut Child, at_most: Duration) -> Option<std::process::ExitSt
 }
 
 /// What a server stored, read without any of our code.
-pub struct Stored {
+pub(crate) struct Stored {
     /// Live records: (type, id) → fields as the exact text.
-    pub records: BTreeMap<(String, String), String>,
+    pub(crate) records: BTreeMap<(String, String), String>,
     /// Tasks that took effect.
-    pub effects: u64,
+    pub(crate) effects: u64,
     /// Different tasks among them.
-    pub tasks: u64,
+    pub(crate) tasks: u64,
     /// Tasks that were refused or met a conflict.
-    pub others: u64,
+    pub(crate) others: u64,
     /// How often any record changed.
-    pub version: u64,
+    pub(crate) version: u64,
 }
 
 impl Stored {
-    pub fn read(db: &Path) -> Self {
+    pub(crate) fn read(db: &Path) -> Self {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
         let connection = Connection::open_with_flags(db, flags).unwrap();
         connection.busy_timeout(Duration::from_secs(10)).unwrap();
@@ -251,14 +251,14 @@ impl Stored {
 
     /// Every task took effect once, and no record changed beside that.
     #[track_caller]
-    pub fn has_one_effect_per_task(&self) {
+    pub(crate) fn has_one_effect_per_task(&self) {
         assert_eq!(self.effects, self.tasks, "a task took effect under two keys");
         assert_eq!(self.version, self.effects, "a record changed more often than tasks took effect");
         assert_eq!(self.others, 0, "a task was refused");
     }
 
     /// Whether this task took effect.
-    pub fn task_took_effect(db: &Path, task: &str) -> bool {
+    pub(crate) fn task_took_effect(db: &Path, task: &str) -> bool {
         let connection = Connection::open_with_flags(db, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         let mut statement = connection.prepare("SELECT 1 FROM seen WHERE status = 0 AND task_id = ?1").unwrap();
         statement.exists([task]).unwrap()
@@ -266,14 +266,14 @@ impl Stored {
 }
 
 /// Repeatable numbers; the seed is printed by whoever fails.
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -281,18 +281,18 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 }
 
 /// The seed of a run: `LANDFALL_SEED`, or a fixed one so that a red build can be repeated.
-pub fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     std::env::var("LANDFALL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_123)
 }
 
 /// A change as a line of `--file`.
-pub fn line(entity_type: &str, entity_id: &str, operation: &str, fields: &Value) -> String {
+pub(crate) fn line(entity_type: &str, entity_id: &str, operation: &str, fields: &Value) -> String {
     serde_json::json!({
         "entity_type": entity_type, "entity_id": entity_id, "operation": operation, "fields": fields
     })

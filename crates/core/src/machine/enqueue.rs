@@ -2,7 +2,7 @@
 //!
 //! Fails only for local reasons; trouble with the backend never reaches the app here. Tests: at the end of the file.
 
-use super::{Step, local_view};
+use super::{Step, lay_over};
 use crate::change::{Change, InvalidChange};
 use crate::coalesce::{Coalesced, Contradiction, admit, coalesce};
 use crate::entity::StoredEntity;
@@ -107,7 +107,7 @@ impl Step {
         match coalesce(&task.intent, &change.intent)? {
             Coalesced::Annihilated => {
                 self.settle(tx, &task, Verdict::Annihilated, None)?;
-                entity.local = local_view(tx, &entity.key, entity.base.as_ref().map(|base| &base.body))?;
+                lay_over(tx, &mut entity)?;
                 tx.put_entity(&entity)?;
                 Ok(Receipt { task: Some(task.id), outcome: Enqueued::Annihilated })
             }

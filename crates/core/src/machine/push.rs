@@ -301,7 +301,7 @@ impl Step {
         entity.base = Some(base);
         self.settle(tx, &task, verdict, version)?;
         if local_moves {
-            entity.local = super::local_view(tx, &entity.key, entity.base.as_ref().map(|base| &base.body))?;
+            super::lay_over(tx, &mut entity)?;
         }
         tx.put_entity(&entity)
     }

@@ -4,7 +4,7 @@
 //! state anew, carrying only what is still dirty, as a new task with a new key. What the rule set aside is kept in
 //! the conflict record (G7). Tests: the simulator; `tests/conflict.rs`.
 
-use super::{Step, local_view};
+use super::{Step, lay_over};
 use crate::change::{Intent, Operation};
 use crate::entity::{Base, Body, RemoteEntity, StoredEntity};
 use crate::event::Event;
@@ -64,7 +64,7 @@ impl Step {
                 None
             }
         };
-        entity.local = local_view(tx, &entity.key, entity.base.as_ref().map(|base| &base.body))?;
+        lay_over(tx, &mut entity)?;
         tx.put_entity(&entity)?;
         self.emit(Event::Conflicted { task: task.id, entity: task.entity, rebased_to });
         Ok(())

@@ -95,7 +95,8 @@ impl Step {
             let will_send_later = match &self.state.gate {
                 Gate::NeedsCredentials { .. } | Gate::Stopped { .. } => false,
                 Gate::Open | Gate::Waiting { .. } => {
-                    tx.next_claim(self.now.wall)?.is_some() || !tx.claimable(self.now.wall, 1)?.tasks.is_empty()
+                    tx.next_claim(self.now.wall)?.is_some()
+                        || !tx.claimable(self.now.wall, 1)?.tasks.is_empty()
                 }
             };
             if can_send_now || (session.deadline.is_some() && will_send_later) {

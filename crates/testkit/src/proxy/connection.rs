@@ -19,9 +19,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::forge;
 use super::http::{BodyKind, FrameError, Framer, Head, head_end};
 use super::plan::{Cut, Duplicate, Ending, Fault, Which};
-use crate::rng::Rng;
 use super::shared::{FaultEvent, LateCopy, Reached, Shared, Side, Socket, Wanted};
 use super::upstream::{Exchange, Link, Reply};
+use crate::rng::Rng;
 
 /// What an endless body ends at, so that a client that reads for ever does not keep a thread for ever.
 const ENDLESS_BYTES_MAX: u64 = 10_000_000_000;

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::http::http_date;
 use super::plan::Fault;
-use crate::rng::Rng;
 use super::upstream::Reply;
+use crate::rng::Rng;
 
 /// A made-up reply with a `Content-Length`, dated `now_s` (seconds since 1970).
 pub(super) fn reply(status: &str, headers: &str, body: &[u8], now_s: u64) -> Vec<u8> {

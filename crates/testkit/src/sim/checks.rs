@@ -40,7 +40,10 @@ impl Checks {
             let row = tx.task(task.task_id).map_err(|error| error.to_string())?;
             let durable = row.as_ref().and_then(|row| row.frozen.as_ref()).map(|frozen| frozen.key);
             if durable != Some(task.key) {
-                return Err(format!("G8: {} leaves under {} but {durable:?} is durable", task.task_id, task.key));
+                return Err(format!(
+                    "G8: {} leaves under {} but {durable:?} is durable",
+                    task.task_id, task.key
+                ));
             }
             if !row.is_some_and(|row| matches!(row.state, TaskState::InFlight { .. })) {
                 return Err(format!("G8: {} leaves but is not durably in flight", task.task_id));
@@ -73,7 +76,9 @@ impl Checks {
             }
             Event::Conflicted { task, entity, rebased_to } => {
                 if entity.entity_type.starts_with("own-") {
-                    return Err(format!("device {device} is in conflict with itself about {entity} ({task})"));
+                    return Err(format!(
+                        "device {device} is in conflict with itself about {entity} ({task})"
+                    ));
                 }
                 if let Some(next) = rebased_to {
                     let first = self.origin.get(task).copied().unwrap_or(*task);
@@ -104,9 +109,13 @@ impl Checks {
             keys.extend(device.belief.written.iter().map(|(key, _, _)| key.clone()));
             for key in keys {
                 let Some(entity) = tx.entity(&key).map_err(|error| error.to_string())? else { continue };
-                if device.belief.own.contains_key(&key) && !device.belief.agrees(&key, entity.local.as_ref()) {
+                if device.belief.own.contains_key(&key) && !device.belief.agrees(&key, entity.local.as_ref())
+                {
                     let wanted = device.belief.own.get(&key);
-                    return Err(format!("device {number} shows {:?} for {key}, its user made it {wanted:?}", entity.local));
+                    return Err(format!(
+                        "device {number} shows {:?} for {key}, its user made it {wanted:?}",
+                        entity.local
+                    ));
                 }
                 let Some(base) = entity.base else { continue };
                 let Some(version) = base.version else { continue };
@@ -144,7 +153,10 @@ impl Checks {
                 let entity = EntityKey::new(effect.entity_type.clone(), effect.entity_id.clone());
                 let newest = self.order.entry((effect.client_id.clone(), entity.clone())).or_insert(*made);
                 if *made < *newest {
-                    return Err(format!("G4: {} took effect after a later change of {entity}", effect.task_id));
+                    return Err(format!(
+                        "G4: {} took effect after a later change of {entity}",
+                        effect.task_id
+                    ));
                 }
                 *newest = *made;
             }
@@ -165,11 +177,16 @@ impl Checks {
             }
             for task in &device.belief.acknowledged {
                 let entry = tx.journal(*task).map_err(|error| error.to_string())?;
-                let Some(entry) = entry else { return Err(format!("G2: {task} vanished without a journal entry")) };
+                let Some(entry) = entry else {
+                    return Err(format!("G2: {task} vanished without a journal entry"));
+                };
                 let effects = self.effects.get(&task.to_string()).copied().unwrap_or(0);
                 let applied = matches!(entry.verdict, Verdict::Applied | Verdict::Duplicate);
                 if applied != (effects == 1) {
-                    return Err(format!("G2, G3: {task} ended as {:?} with {effects} effects", entry.verdict));
+                    return Err(format!(
+                        "G2, G3: {task} ended as {:?} with {effects} effects",
+                        entry.verdict
+                    ));
                 }
             }
             for (kind, id, stored) in server.all_records() {
@@ -177,12 +194,17 @@ impl Checks {
                 let held = body_of(stored);
                 if kind == format!("own-{number}") && !device.belief.agrees(&key, Some(&held)) {
                     let wanted = device.belief.own.get(&key);
-                    return Err(format!("the server ends with {held:?} for {key}, its user made it {wanted:?}"));
+                    return Err(format!(
+                        "the server ends with {held:?} for {key}, its user made it {wanted:?}"
+                    ));
                 }
                 if kind == "shared" || kind == format!("own-{number}") {
-                    let shown = tx.entity(&key).map_err(|error| error.to_string())?.and_then(|entity| entity.local);
+                    let shown =
+                        tx.entity(&key).map_err(|error| error.to_string())?.and_then(|entity| entity.local);
                     if shown.as_ref() != Some(&held) {
-                        return Err(format!("device {number} shows {shown:?} for {key}, the server has {held:?}"));
+                        return Err(format!(
+                            "device {number} shows {shown:?} for {key}, the server has {held:?}"
+                        ));
                     }
                 }
             }

@@ -42,7 +42,9 @@ impl<'a> FaultyTx<'a> {
 
     fn lie(&self, task: Option<Task>) -> Option<Task> {
         let mut task = task?;
-        if self.wrong.hide_frozen && matches!(task.state, TaskState::InFlight { .. } | TaskState::Unknown { .. }) {
+        if self.wrong.hide_frozen
+            && matches!(task.state, TaskState::InFlight { .. } | TaskState::Unknown { .. })
+        {
             task.frozen = None;
             task.state = TaskState::Pending { retry_at: None };
         }

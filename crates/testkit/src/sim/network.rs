@@ -68,7 +68,11 @@ impl Fate {
             Self::RequestLost | Self::ReplyLost => Err(timeout()),
             Self::Turned(status) => {
                 let answer = HttpResponse::new(status, "application/problem+json", "{}");
-                Ok(if status == 503 || rng.percent(50) { answer.with_header("retry-after", "2") } else { answer })
+                Ok(if status == 503 || rng.percent(50) {
+                    answer.with_header("retry-after", "2")
+                } else {
+                    answer
+                })
             }
             Self::Portal => Ok(HttpResponse::new(200, "text/html", "<html>Please log in</html>")),
             Self::ErrorAfterEffect => Ok(HttpResponse::new(500, "text/plain", "oops")),
@@ -119,7 +123,9 @@ pub(super) fn serve(server: &mut MemoryRecords, body: &[u8]) -> HttpResponse {
 /// A server that does not remember keys: each one looks new to it, because it is another one each time.
 pub(super) fn serve_without_keys(server: &mut MemoryRecords, body: &[u8], salt: u64) -> HttpResponse {
     let disguise = |key: &str| format!("{key}-{salt:016x}");
-    let Ok(mut request) = serde_json::from_slice::<serde_json::Value>(body) else { return serve(server, body) };
+    let Ok(mut request) = serde_json::from_slice::<serde_json::Value>(body) else {
+        return serve(server, body);
+    };
     for task in request["tasks"].as_array_mut().into_iter().flatten() {
         task["key"] = disguise(task["key"].as_str().unwrap_or_default()).into();
     }

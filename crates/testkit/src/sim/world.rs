@@ -118,7 +118,9 @@ impl World {
             let processes = if world.rng.percent(30) { 2 } else { 1 };
             world.devices.push(Device {
                 store: MemoryStore::default(),
-                processes: (0..processes).map(|_| Process { machine: None, life: 0, woken_at: None }).collect(),
+                processes: (0..processes)
+                    .map(|_| Process { machine: None, life: 0, woken_at: None })
+                    .collect(),
                 clock_error_ms: 0,
                 online: true,
                 belief: Belief::default(),
@@ -194,7 +196,11 @@ impl World {
     }
 
     fn judge(&self, outcome: Result<(), String>) -> Result<(), Violation> {
-        outcome.map_err(|what| Violation { seed: self.seed, what, trace: self.trace.iter().cloned().collect() })
+        outcome.map_err(|what| Violation {
+            seed: self.seed,
+            what,
+            trace: self.trace.iter().cloned().collect(),
+        })
     }
 
     fn later(&mut self, wait_ms: u64, happening: Happening) {
@@ -611,8 +617,8 @@ impl World {
 
     /// The device reads every record that it may know, as a page of the change feed would bring it.
     fn read_all(&mut self, device: usize) -> Result<(), Violation> {
-        let Some(process) =
-            (0..self.devices[device].processes.len()).find(|p| self.devices[device].processes[*p].machine.is_some())
+        let Some(process) = (0..self.devices[device].processes.len())
+            .find(|p| self.devices[device].processes[*p].machine.is_some())
         else {
             return Ok(());
         };
@@ -646,7 +652,8 @@ impl World {
             }
             2 => {
                 let jump = self.rng.below(3);
-                self.devices[device].clock_error_ms = [-YEAR_MS, 0, YEAR_MS][usize::try_from(jump).unwrap_or(1)];
+                self.devices[device].clock_error_ms =
+                    [-YEAR_MS, 0, YEAR_MS][usize::try_from(jump).unwrap_or(1)];
                 self.say(format!("device {device}: the clock jumps"));
             }
             3..=4 => {

@@ -1,0 +1,470 @@
+//! Promises of the machine that one line of events shows better than a thousand random lives.
+
+use landfall_core::adapter::{Applied, Capabilities, EffectClass, Outcome, PushBatch, PushReply, Rejection};
+use landfall_core::change::Change;
+use landfall_core::config::Config;
+use landfall_core::entity::{Base, Body, RemoteEntity};
+use landfall_core::event::{Event, Report};
+use landfall_core::failure::{Delivery, Failure, FailureKind};
+use landfall_core::id::{CallId, EntityKey, Entropy, Version};
+use landfall_core::machine::{
+    Effect, EnqueueError, Enqueued, Leadership, Machine, Receipt, SessionEnd, Step,
+};
+use landfall_core::store::memory::MemoryStore;
+use landfall_core::store::{Counts, Store, StoreTx};
+use landfall_core::task::{Task, TaskState, Verdict};
+use landfall_core::time::{Mono, Now, Timestamp};
+use landfall_core::value::Fields;
+use std::time::Duration;
+
+/// One device on a bench: the store, the machine, and what left it.
+struct Bench {
+    store: MemoryStore,
+    machine: Machine,
+    wall_ms: i64,
+    mono_ms: u64,
+    entropy: u8,
+    me: &'static str,
+    sent: Vec<PushBatch>,
+    events: Vec<Event>,
+    reports: Vec<Report>,
+    cancelled: Vec<CallId>,
+}
+
+fn capabilities(effect: EffectClass) -> Capabilities {
+    Capabilities { batch_tasks: 500, batch_bytes: 1 << 20, effect, pull: false }
+}
+
+fn open(store: &mut MemoryStore, config: Config, effect: EffectClass, entropy: u8) -> Machine {
+    let mut tx = store.begin().unwrap();
+    let machine = Machine::open(config, capabilities(effect), &Entropy([entropy; 32]), &mut *tx).unwrap();
+    tx.commit().unwrap();
+    machine
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(Config::default(), EffectClass::OneEffect)
+    }
+
+    fn with(config: Config, effect: EffectClass) -> Self {
+        let mut store = MemoryStore::default();
+        let machine = open(&mut store, config, effect, 1);
+        Self {
+            store,
+            machine,
+            wall_ms: 1_700_000_000_000,
+            mono_ms: 0,
+            entropy: 1,
+            me: "me",
+            sent: Vec::new(),
+            events: Vec::new(),
+            reports: Vec::new(),
+            cancelled: Vec::new(),
+        }
+    }
+
+    fn step<T>(&mut self, work: impl FnOnce(&mut Step, &mut dyn StoreTx) -> T) -> T {
+        self.entropy = self.entropy.wrapping_add(1);
+        let now = Now { wall: Timestamp(self.wall_ms), mono: Mono(self.mono_ms) };
+        let mut step = self.machine.step(now, Entropy([self.entropy; 32]));
+        let mut tx = self.store.begin().unwrap();
+        let value = work(&mut step, &mut *tx);
+        if step.needs_lease() {
+            step.lead(&mut *tx, self.me, &|_| false).unwrap();
+        }
+        step.finish(&mut *tx).unwrap();
+        tx.commit().unwrap();
+        for effect in self.machine.apply(step) {
+            match effect {
+                Effect::Push { batch, .. } => self.sent.push(batch),
+                Effect::Emit(event) => self.events.push(event),
+                Effect::SessionEnded(report) => self.reports.push(report),
+                Effect::Cancel(call) => self.cancelled.push(call),
+                _ => {}
+            }
+        }
+        value
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.wall_ms += i64::try_from(time.as_millis()).unwrap();
+        self.mono_ms += u64::try_from(time.as_millis()).unwrap();
+    }
+
+    fn enqueue(&mut self, change: Change) -> Result<Receipt, EnqueueError> {
+        self.step(|step, tx| step.enqueue(tx, change))
+    }
+
+    fn sync(&mut self) {
+        self.step(|step, _| {
+            step.connectivity_regained();
+            step.start_session(SessionEnd::Drained { within: Duration::from_secs(1_000_000) });
+        });
+    }
+
+    fn answer(&mut self, batch: &PushBatch, answer: Result<PushReply, Failure>) {
+        self.step(|step, tx| step.pushed(tx, batch.call, &answer).unwrap());
+    }
+
+    fn apply(&mut self, batch: &PushBatch, version: &str) {
+        let outcome = Outcome::Applied(Applied { version: Some(version.into()), ..Applied::default() });
+        self.outcome(batch, &outcome);
+    }
+
+    fn outcome(&mut self, batch: &PushBatch, outcome: &Outcome) {
+        let results = batch.tasks.iter().map(|task| (task.key, outcome.clone())).collect();
+        self.answer(batch, Ok(PushReply { results, ..PushReply::default() }));
+    }
+
+    fn fail(&mut self, batch: &PushBatch, kind: FailureKind, delivery: Delivery) {
+        self.answer(batch, Err(Failure::new(kind, delivery, "as told")));
+    }
+
+    fn tasks(&mut self) -> Vec<Task> {
+        self.store.begin().unwrap().tasks_after(0, 1000).unwrap().tasks
+    }
+
+    fn counts(&mut self) -> Counts {
+        self.store.begin().unwrap().counts().unwrap()
+    }
+
+    fn local(&mut self, entity_type: &str, id: &str) -> Option<Body> {
+        let entity = self.store.begin().unwrap().entity(&EntityKey::new(entity_type, id)).unwrap();
+        entity.and_then(|entity| entity.local)
+    }
+
+    fn last_sent(&self) -> PushBatch {
+        self.sent.last().cloned().expect("something was sent")
+    }
+}
+
+fn live(fields: Fields) -> Option<Body> {
+    Some(Body::Live(fields))
+}
+
+fn remote(id: &str, body: Body, version: &str) -> RemoteEntity {
+    RemoteEntity { key: EntityKey::new("note", id), body, version: Some(version.into()) }
+}
+
+#[test]
+fn an_edit_during_upload_is_sent_next_with_its_own_key_and_only_its_fields() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let create = bench.last_sent();
+    bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
+    assert_eq!(bench.sent.len(), 1, "the second waits for the first one's verdict");
+    bench.apply(&create, "7");
+    let update = bench.last_sent();
+    assert_ne!(update.tasks[0].key, create.tasks[0].key);
+    assert!(update.tasks[0].payload.contains(r#""fields":{"a":2}"#), "{}", update.tasks[0].payload);
+    assert!(update.tasks[0].payload.contains(r#""base_version":"7""#));
+}
+
+#[test]
+fn x_to_y_and_back_to_x_is_clean_again() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", "x")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(bench.enqueue(Change::update("note", "1").set("a", "x")).unwrap().outcome, Enqueued::NoChange);
+    bench.enqueue(Change::update("note", "1").set("a", "y")).unwrap();
+    assert_eq!(bench.enqueue(Change::update("note", "1").set("a", "x")).unwrap().outcome, Enqueued::NoChange);
+    assert_eq!(bench.counts().total(), 0);
+}
+
+#[test]
+fn what_was_sent_is_sent_again_byte_for_byte() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    for _ in 0..5 {
+        let batch = bench.last_sent();
+        bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+        bench.pass(Duration::from_secs(3600));
+        bench.step(|step, _| step.wake());
+    }
+    assert_eq!(bench.sent.len(), 6);
+    let first = &bench.sent[0].tasks[0];
+    assert!(
+        bench
+            .sent
+            .iter()
+            .all(|batch| batch.tasks[0].payload == first.payload && batch.tasks[0].key == first.key)
+    );
+    assert_eq!(bench.sent[5].tasks[0].attempt, 5);
+}
+
+#[test]
+fn a_task_melts_only_when_not_one_byte_of_it_ever_left() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Unreachable, Delivery::NotSent);
+    assert!(bench.tasks()[0].may_coalesce());
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+    assert!(matches!(bench.tasks()[0].state, TaskState::Unknown { .. }));
+    bench.pass(Duration::from_secs(3600));
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Unreachable, Delivery::NotSent);
+    let task = bench.tasks().remove(0);
+    assert!(!task.may_coalesce(), "the send before may have arrived");
+    assert!(matches!(task.state, TaskState::Unknown { .. }));
+}
+
+#[test]
+fn create_and_delete_vanish_only_if_the_create_was_never_attempted() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    assert_eq!(bench.enqueue(Change::delete("note", "1")).unwrap().outcome, Enqueued::Annihilated);
+    assert_eq!(bench.counts().total(), 0);
+    assert_eq!(bench.local("note", "1"), None);
+
+    bench.enqueue(Change::create("note", "2").set("a", 1)).unwrap();
+    bench.sync();
+    let create = bench.last_sent();
+    assert_eq!(bench.enqueue(Change::delete("note", "2")).unwrap().outcome, Enqueued::New);
+    bench.apply(&create, "1");
+    assert_eq!(bench.last_sent().tasks[0].operation.as_str(), "delete");
+}
+
+#[test]
+fn a_named_lane_runs_in_order_and_other_lanes_do_not_wait() {
+    let mut bench = Bench::new();
+    for id in ["1", "2", "3"] {
+        bench.enqueue(Change::create("step", id).set("a", 1).lane("setup")).unwrap();
+    }
+    bench.enqueue(Change::create("note", "free").set("a", 1)).unwrap();
+    bench.sync();
+    let ids =
+        |batch: &PushBatch| batch.tasks.iter().map(|task| task.entity.entity_id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&bench.sent[0]), ["1", "free"]);
+    let first = bench.sent[0].clone();
+    bench.apply(&first, "1");
+    assert_eq!(ids(&bench.last_sent()), ["2"]);
+    let second = bench.last_sent();
+    bench.outcome(&second, &Outcome::Rejected(Rejection { code: "no".into(), message: "never".into() }));
+    assert_eq!(bench.counts().dead, 1);
+    assert_eq!(bench.counts().pending, 1, "what is behind a dead letter waits for a decision");
+}
+
+#[test]
+fn higher_priority_goes_first_and_not_before_is_kept() {
+    let config = Config {
+        push: landfall_core::config::PushConfig { batch_tasks: 1, calls_max: 1, ..Default::default() },
+        ..Config::default()
+    };
+    let mut bench = Bench::with(config, EffectClass::OneEffect);
+    let later = Timestamp(bench.wall_ms + 60_000);
+    bench.enqueue(Change::create("note", "later").set("a", 1).not_before(later)).unwrap();
+    bench.enqueue(Change::create("note", "low").set("a", 1)).unwrap();
+    bench.enqueue(Change::create("note", "high").set("a", 1).priority(5)).unwrap();
+    bench.sync();
+    for expected in ["high", "low"] {
+        let batch = bench.last_sent();
+        assert_eq!(batch.tasks[0].entity.entity_id, expected);
+        bench.apply(&batch, "1");
+    }
+    assert_eq!(bench.sent.len(), 2);
+    bench.pass(Duration::from_secs(61));
+    bench.step(|step, _| step.wake());
+    assert_eq!(bench.last_sent().tasks[0].entity.entity_id, "later");
+}
+
+#[test]
+fn a_backend_that_may_act_twice_gets_no_second_try() {
+    let mut bench = Bench::with(Config::default(), EffectClass::AtMostOnce);
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+    assert!(matches!(bench.tasks()[0].state, TaskState::Dead { why: FailureKind::FateUnknown }));
+}
+
+#[test]
+fn another_database_behind_the_same_address_stops_everything_and_keeps_everything() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    let named = |name: &str, batch: &PushBatch| {
+        let outcome = Outcome::Applied(Applied::default());
+        let results = batch.tasks.iter().map(|task| (task.key, outcome.clone())).collect();
+        Ok(PushReply { results, server_id: Some(name.into()), ..PushReply::default() })
+    };
+    bench.answer(&batch, named("first", &batch));
+    bench.enqueue(Change::create("note", "2").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.answer(&batch, named("second", &batch));
+    assert_eq!(bench.counts().total(), 1, "an answer of a stranger acknowledges nothing");
+    assert_eq!(bench.machine.gate().unwrap().0, FailureKind::ServerChanged);
+    bench.pass(Duration::from_secs(3600));
+    bench.sync();
+    assert_eq!(bench.sent.len(), 2);
+}
+
+#[test]
+fn a_stale_holder_is_fenced_and_its_late_acknowledgement_is_reconciled() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.enqueue(Change::create("note", "2").set("a", 1)).unwrap();
+    bench.sync();
+    let old_batch = bench.last_sent();
+    // Another process takes over: a machine of its own on the same store.
+    let mut other = open(&mut bench.store, Config::default(), capabilities(EffectClass::OneEffect).effect, 9);
+    let mut lead = |mono_ms: u64, gone: bool| {
+        let now = Now { wall: Timestamp(bench.wall_ms), mono: Mono(mono_ms) };
+        let mut step = other.step(now, Entropy([77; 32]));
+        let mut tx = bench.store.begin().unwrap();
+        step.start_session(SessionEnd::OnePass);
+        let answer = step.lead(&mut *tx, "other", &|_| gone).unwrap();
+        step.finish(&mut *tx).unwrap();
+        tx.commit().unwrap();
+        let effects = other.apply(step);
+        let sent = effects.into_iter().find_map(|effect| match effect {
+            Effect::Push { batch, .. } => Some(batch),
+            _ => None,
+        });
+        (answer, sent)
+    };
+    assert_eq!(lead(0, false), (Leadership::Elsewhere { holder: "me".into() }, None));
+    assert_eq!(lead(9_000, false), (Leadership::Elsewhere { holder: "me".into() }, None));
+    let (answer, sent) = lead(10_001, false);
+    assert_eq!(answer, Leadership::Held, "silent for a term of our own clock");
+    let sent = sent.expect("what the dead holder had under way is sent again");
+    assert_eq!(sent.tasks[0].payload, old_batch.tasks[0].payload, "same key, same bytes");
+
+    // The old holder's answer comes late: a proven effect counts, a refusal does not.
+    let applied = (old_batch.tasks[0].key, Outcome::Applied(Applied::default()));
+    let refused =
+        (old_batch.tasks[1].key, Outcome::Rejected(Rejection { code: "x".into(), message: "y".into() }));
+    bench.answer(&old_batch, Ok(PushReply { results: vec![applied, refused], ..PushReply::default() }));
+    assert!(bench.events.contains(&Event::LeaseLost));
+    let left = bench.tasks();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].entity.entity_id, "2");
+    assert!(matches!(left[0].state, TaskState::InFlight { .. }), "it belongs to the new holder");
+}
+
+#[test]
+fn an_edit_of_a_record_that_the_backend_deleted_stays_visible_and_wins_as_a_whole() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
+    let edited = live(Fields::from([("a", 2), ("b", 1)]));
+    bench.step(|step, tx| step.remote_changed(tx, remote("1", Body::Deleted, "2")).unwrap());
+    assert_eq!(bench.local("note", "1"), edited);
+    bench.sync();
+    let batch = bench.last_sent();
+    let conflict = Outcome::Conflict { remote: Some(remote("1", Body::Deleted, "2")) };
+    bench.outcome(&batch, &conflict);
+    assert_eq!(bench.local("note", "1"), edited, "losing work is worse than an extra record");
+    let again = bench.last_sent();
+    assert_eq!(again.tasks[0].operation.as_str(), "replace");
+    assert!(again.tasks[0].payload.contains(r#""fields":{"a":2,"b":1}"#));
+    assert_ne!(again.tasks[0].key, batch.tasks[0].key);
+}
+
+#[test]
+fn a_conflict_keeps_what_it_sets_aside_and_sends_only_what_is_still_dirty() {
+    let mut bench = Bench::new();
+    let base = Base {
+        body: Body::Live(Fields::from([("a", 1), ("b", 1)])),
+        version: Some("1".into()),
+        complete: true,
+    };
+    bench.enqueue(Change::update("note", "1").set("a", 2).set("b", 2).base(base)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    let theirs = Body::Live(Fields::from([("a", 2), ("b", 9), ("c", 9)]));
+    bench.outcome(&batch, &Outcome::Conflict { remote: Some(remote("1", theirs, "5")) });
+    let again = bench.last_sent();
+    assert!(
+        again.tasks[0].payload.contains(r#""base_version":"5","fields":{"b":2}"#),
+        "{}",
+        again.tasks[0].payload
+    );
+    assert_eq!(bench.local("note", "1"), live(Fields::from([("a", 2), ("b", 2), ("c", 9)])));
+    let kept = bench.store.begin().unwrap().conflicts(None, 10).unwrap();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].base.as_deref(), Some(r#"{"a":1,"b":1}"#));
+    assert!(kept[0].remote.is_some());
+    let entry = bench.store.begin().unwrap().journal(batch.tasks[0].task_id).unwrap().unwrap();
+    assert_eq!(entry.verdict, Verdict::Rebased);
+}
+
+#[test]
+fn a_conflict_without_a_remote_state_waits_in_the_inbox() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &Outcome::Conflict { remote: None });
+    assert_eq!(bench.counts().conflict, 1);
+    assert!(bench.reports.last().unwrap().needs_attention());
+}
+
+#[test]
+fn a_remote_change_is_staged_while_a_fate_is_open() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    let theirs = Body::Live(Fields::from([("a", 1), ("b", 5)]));
+    bench.step(|step, tx| step.remote_changed(tx, remote("1", theirs.clone(), "9")).unwrap());
+    assert_eq!(bench.local("note", "1"), live(Fields::from([("a", 1)])));
+    bench.apply(&batch, "8");
+    assert_eq!(bench.local("note", "1"), Some(theirs), "it came after the effect, so it is newer");
+    let entity = bench.store.begin().unwrap().entity(&EntityKey::new("note", "1")).unwrap().unwrap();
+    assert_eq!(entity.base.unwrap().version, Some(Version("9".into())));
+    assert!(entity.staged.is_none());
+}
+
+#[test]
+fn a_damaged_row_is_set_apart_and_the_others_go_on() {
+    let mut bench = Bench::new();
+    let damaged = bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap().task.unwrap();
+    bench.enqueue(Change::create("note", "2").set("a", 1)).unwrap();
+    assert!(bench.store.damage(damaged));
+    bench.sync();
+    assert_eq!(bench.last_sent().tasks.len(), 1);
+    assert_eq!(bench.last_sent().tasks[0].entity.entity_id, "2");
+    assert!(bench.events.iter().any(|event| matches!(event, Event::Damaged { .. })));
+    assert_eq!(bench.counts().dead, 1);
+}
+
+#[test]
+fn a_clock_that_goes_back_a_year_stalls_no_retry() {
+    let mut bench = Bench::new();
+    bench.wall_ms += 365 * 24 * 3_600_000;
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+    bench.wall_ms -= 365 * 24 * 3_600_000;
+    bench.pass(Duration::from_secs(60));
+    bench.step(|step, _| step.wake());
+    assert_eq!(bench.sent.len(), 2, "the retry is due now, not in a year");
+}
+
+#[test]
+fn handing_back_leaves_nothing_in_flight() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    bench.step(|step, _| step.stop_session());
+    assert_eq!((bench.counts().in_flight, bench.counts().unknown), (0, 1));
+    assert_eq!(bench.cancelled, [bench.sent[0].call]);
+    let lease = bench.store.begin().unwrap().lease().unwrap().unwrap();
+    assert!(lease.holder.is_empty());
+}
