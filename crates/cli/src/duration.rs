@@ -41,7 +41,9 @@ mod tests {
 
     #[test]
     fn spans_are_read_as_people_write_them() {
-        for (text, ms) in [("0", 0), ("30s", 30_000), ("7", 7_000), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000)] {
+        for (text, ms) in
+            [("0", 0), ("30s", 30_000), ("7", 7_000), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000)]
+        {
             assert_eq!(parse(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for text in ["", "s", "-1s", "1.5s", "1 s", "3d", "18446744073709551615h", "9000h"] {

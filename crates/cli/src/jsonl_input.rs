@@ -186,10 +186,8 @@ mod tests {
         let changes = read(
             b"\xef\xbb\xbf{\"entity_type\":\"note\",\"entity_id\":\"1\",\"operation\":\"create\",\"fields\":{\"a\":1.0}}\r\n\n  \n{\"operation\":\"update\",\"unset\":[\"b\"],\"entity_id\":\"1\",\"entity_type\":\"note\"}",
         );
-        let expected = [
-            (1, Change::create("note", "1").set("a", 1.0)),
-            (4, Change::update("note", "1").unset("b")),
-        ];
+        let expected =
+            [(1, Change::create("note", "1").set("a", 1.0)), (4, Change::update("note", "1").unset("b"))];
         assert_eq!(changes, expected.map(Ok));
     }
 
@@ -201,15 +199,39 @@ mod tests {
             ("[1]", "expected an object such as"),
             ("NaN", "expected value (column 1)"),
             (r#"{"entity_type":"t","operation":"delete"}"#, "entity_id is missing"),
-            (r#"{"entity_type":"t","entity_id":5,"operation":"delete"}"#, "entity_id must be text, found a number"),
-            (r#"{"entity_type":"t","entity_id":"1","operation":"drop"}"#, "unknown operation \"drop\"; there are create"),
-            (r#"{"entity_type":"t","entity_id":"1","operation":"create","fields":[1]}"#, "fields must be an object, found a list"),
-            (r#"{"entity_type":"t","entity_id":"1","operation":"update","unset":"a"}"#, "unset must be a list"),
-            (r#"{"entity_type":"t","entity_id":"1","operation":"update","unset":[1]}"#, "found a number in it"),
-            (r#"{"entity_type":"t","entity_id":"1","operation":"update","fields":{"a":1},"unset":["a"]}"#, "both set and unset"),
-            (r#"{"entity_type":"t","entity_id":"1","operation":"create","field":{}}"#, "unknown member \"field\""),
+            (
+                r#"{"entity_type":"t","entity_id":5,"operation":"delete"}"#,
+                "entity_id must be text, found a number",
+            ),
+            (
+                r#"{"entity_type":"t","entity_id":"1","operation":"drop"}"#,
+                "unknown operation \"drop\"; there are create",
+            ),
+            (
+                r#"{"entity_type":"t","entity_id":"1","operation":"create","fields":[1]}"#,
+                "fields must be an object, found a list",
+            ),
+            (
+                r#"{"entity_type":"t","entity_id":"1","operation":"update","unset":"a"}"#,
+                "unset must be a list",
+            ),
+            (
+                r#"{"entity_type":"t","entity_id":"1","operation":"update","unset":[1]}"#,
+                "found a number in it",
+            ),
+            (
+                r#"{"entity_type":"t","entity_id":"1","operation":"update","fields":{"a":1},"unset":["a"]}"#,
+                "both set and unset",
+            ),
+            (
+                r#"{"entity_type":"t","entity_id":"1","operation":"create","field":{}}"#,
+                "unknown member \"field\"",
+            ),
             (r#"{"entity_type":"t","entity_id":"1","entity_id":"2","operation":"create"}"#, "appears twice"),
-            (r#"{"entity_type":"t","entity_id":"1","operation":"create","fields":{"n":18446744073709551616}}"#, "does not fit 64 bits"),
+            (
+                r#"{"entity_type":"t","entity_id":"1","operation":"create","fields":{"n":18446744073709551616}}"#,
+                "does not fit 64 bits",
+            ),
         ] {
             let results = read(format!("{whole}\n{line}\n{whole}\n").as_bytes());
             assert_eq!(results.len(), 3, "{line}");

@@ -41,8 +41,12 @@ impl Skipped {
         if self.count == 0 {
             return Vec::new();
         }
-        let mut notes: Vec<_> =
-            self.lines.iter().take(NAMED).map(|bad| format!("skipped line {}: {}", bad.line, bad.error)).collect();
+        let mut notes: Vec<_> = self
+            .lines
+            .iter()
+            .take(NAMED)
+            .map(|bad| format!("skipped line {}: {}", bad.line, bad.error))
+            .collect();
         let shown = notes.len() as u64;
         if self.count > shown {
             notes.push(format!("skipped {} more lines; `--json` lists them", self.count - shown));

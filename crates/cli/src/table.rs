@@ -37,7 +37,8 @@ fn fit(cell: &str) -> String {
 pub(crate) fn visible(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
-            let escape = c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            let escape = c.is_control()
+                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
             let escaped = escape.then(|| c.escape_unicode());
             escaped.into_iter().flatten().chain((!escape).then_some(c))
         })

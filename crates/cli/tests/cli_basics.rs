@@ -1,5 +1,12 @@
 //! The command line as its users meet it: help, JSON, exit codes, pipes, Ctrl-C, two at once.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "test helpers are outside #[test]"
+)]
+
 #[macro_use]
 mod support;
 
@@ -62,12 +69,20 @@ fn a_change_is_recorded_shown_synced_and_journalled() {
 
     let ran = run!["enqueue", "--db", &db, "note", "n1", "create", r#"{"title":"Hello","n":1}"#].ends(0);
     assert!(ran.out.starts_with("stored: create of note n1, task "), "{ran:?}");
-    let stored = run!["enqueue", "--json", "--db", &db, "note", "n1", "update", r#"{"title":"Bye"}"#].ends(0).json();
-    assert_eq!((&stored["outcome"], &stored["operation"]), (&json!("coalesced"), &json!("update")), "{stored}");
+    let stored =
+        run!["enqueue", "--json", "--db", &db, "note", "n1", "update", r#"{"title":"Bye"}"#].ends(0).json();
+    assert_eq!(
+        (&stored["outcome"], &stored["operation"]),
+        (&json!("coalesced"), &json!("update")),
+        "{stored}"
+    );
     let task = stored["task"].as_str().unwrap();
 
     let status = support::status(&db);
-    assert_eq!((&status["pending"], &status["dead"], &status["syncing"]), (&json!(1), &json!(0), &json!(false)));
+    assert_eq!(
+        (&status["pending"], &status["dead"], &status["syncing"]),
+        (&json!(1), &json!(0), &json!(false))
+    );
     assert!(status["oldest_unsynced_ms"].as_u64().unwrap() < 60_000, "{status}");
     assert_eq!(status["client_id"].as_str().unwrap().len(), 36);
     assert_eq!(status["store"], *db);
@@ -89,13 +104,22 @@ fn a_change_is_recorded_shown_synced_and_journalled() {
     assert_eq!((&shown["operation"], &shown["frozen"]), (&json!("create"), &json!(null)), "{shown}");
 
     let report = run!["sync", "--json", "--db", &db, "--endpoint", &server.endpoint()].ends(0).json();
-    assert_eq!((&report["complete"], &report["applied"], &report["left"]["pending"]), (&json!(true), &json!(1), &json!(0)));
+    assert_eq!(
+        (&report["complete"], &report["applied"], &report["left"]["pending"]),
+        (&json!(true), &json!(1), &json!(0))
+    );
     assert_eq!((&report["gate"], &report["stopped"]), (&json!(null), &json!(false)), "{report}");
 
-    assert_eq!(run!["status", "--exit-code", "--db", &db].ends(0).out.lines().next(), Some("everything is synced"));
+    assert_eq!(
+        run!["status", "--exit-code", "--db", &db].ends(0).out.lines().next(),
+        Some("everything is synced")
+    );
     assert_eq!(support::status(&db)["oldest_unsynced_ms"], json!(null));
     let base = run!["get", "--json", "--base", "--db", &db, "note", "n1"].ends(0).json();
-    assert_eq!((&base["fields"]["title"], &base["version"], &base["dirty"]), (&json!("Bye"), &json!("1"), &json!([])));
+    assert_eq!(
+        (&base["fields"]["title"], &base["version"], &base["dirty"]),
+        (&json!("Bye"), &json!("1"), &json!([]))
+    );
     let shown = run!["task", "--json", "--db", &db, task].ends(0).json();
     assert_eq!((&shown["state"], &shown["verdict"]), (&json!("done"), &json!("applied")), "{shown}");
     assert_eq!(shown["payload"]["fields"], json!({"n":1,"title":"Bye"}));
@@ -122,7 +146,10 @@ fn exit_codes_say_what_is_left() {
 
     // Nobody listens there.
     let ran = sync(&["--endpoint", "http://127.0.0.1:9/sync"]).ends(2);
-    assert!(ran.out.contains("left: 1 pending") && ran.err.contains("hint: is the server running"), "{ran:?}");
+    assert!(
+        ran.out.contains("left: 1 pending") && ran.err.contains("hint: is the server running"),
+        "{ran:?}"
+    );
     assert_eq!(support::status(&db)["last_failure"]["kind"], "unreachable");
 
     // A wrong path, and no server of ours at all.
@@ -136,7 +163,8 @@ fn exit_codes_say_what_is_left() {
     let ran = sync(&["--endpoint", &guarded.endpoint()]).ends(3);
     assert!(ran.err.contains("hint: give a valid token: --token-env"), "{ran:?}");
     assert_eq!(counts(&db)[0], 1, "no attempt is lost, the task is still pending");
-    sync(&["--endpoint", &guarded.endpoint(), "--token-env", "NO_SUCH_VARIABLE"]).fails("NO_SUCH_VARIABLE is not set");
+    sync(&["--endpoint", &guarded.endpoint(), "--token-env", "NO_SUCH_VARIABLE"])
+        .fails("NO_SUCH_VARIABLE is not set");
     let ran = Ran::from(
         landfall()
             .args(["sync", "--db", &db, "--endpoint", &guarded.endpoint(), "--token-env", "THE_TOKEN"])
@@ -155,7 +183,8 @@ fn exit_codes_say_what_is_left() {
     // A dead letter.
     let db = scratch.text("dead.db");
     run!["enqueue", "--db", &db, "note", "nobody", "update", r#"{"a":1}"#].ends(0);
-    let ran = Ran::from(landfall().args(["sync", "--db", &db, "--endpoint", &server.endpoint()]).output().unwrap());
+    let ran =
+        Ran::from(landfall().args(["sync", "--db", &db, "--endpoint", &server.endpoint()]).output().unwrap());
     let ran = ran.ends(3);
     assert!(ran.out.contains("1 dead") && ran.err.contains("landfall queue --state dead"), "{ran:?}");
     run!["status", "--exit-code", "--db", &db].ends(3);
@@ -174,7 +203,8 @@ fn exit_codes_say_what_is_left() {
         let ran = sync(&["--endpoint", endpoint]).fails(fragment);
         assert!(ran.err.contains("hint: ") && !ran.err.contains("secret"), "{ran:?}");
     }
-    sync(&["--endpoint", "https://example.com/sync", "--header", "Host: x"]).fails("belongs to the transport");
+    sync(&["--endpoint", "https://example.com/sync", "--header", "Host: x"])
+        .fails("belongs to the transport");
 }
 
 #[test]
@@ -188,7 +218,8 @@ fn json_errors_are_one_object_on_standard_error() {
 /// A queue with many tasks.
 fn many(scratch: &Scratch, tasks: u64) -> String {
     let db = scratch.text("many.db");
-    let lines: Vec<String> = (0..tasks).map(|n| line("note", &format!("{n:05}"), "create", &json!({"n": n}))).collect();
+    let lines: Vec<String> =
+        (0..tasks).map(|n| line("note", &format!("{n:05}"), "create", &json!({"n": n}))).collect();
     run!["enqueue", "--db", &db, "--file", &scratch.file("many.jsonl", lines.join("\n"))].ends(0);
     db
 }
@@ -205,7 +236,13 @@ fn the_queue_is_listed_in_pages() {
             args.extend(["--after", after]);
         }
         let page = run(args).ends(0).json();
-        seen.extend(page["tasks"].as_array().unwrap().iter().map(|task| task["entity_id"].as_str().unwrap().to_owned()));
+        seen.extend(
+            page["tasks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|task| task["entity_id"].as_str().unwrap().to_owned()),
+        );
         match page["next_after"].as_str() {
             Some(next) => after = Some(next.to_owned()),
             None => break,
@@ -217,9 +254,13 @@ fn the_queue_is_listed_in_pages() {
     let ran = run!["queue", "--limit", "3", "--db", &db].ends(0);
     assert_eq!(ran.out.lines().count(), 4);
     assert!(ran.err.contains("--after"), "{ran:?}");
-    assert_eq!(run!["queue", "--limit", "1203", "--json", "--db", &db].ends(0).json()["next_after"], json!(null));
+    assert_eq!(
+        run!["queue", "--limit", "1203", "--json", "--db", &db].ends(0).json()["next_after"],
+        json!(null)
+    );
     assert_eq!(run!["queue", "--state", "dead", "--json", "--db", &db].ends(0).json()["tasks"], json!([]));
-    run!["queue", "--db", &db, "--after", "0b9c5a1e-6f0d-5b0e-9c1a-2f4f6a3a9d10"].fails("is not in the queue");
+    run!["queue", "--db", &db, "--after", "0b9c5a1e-6f0d-5b0e-9c1a-2f4f6a3a9d10"]
+        .fails("is not in the queue");
 }
 
 #[test]
@@ -239,7 +280,8 @@ fn a_reader_that_goes_away_is_no_error() {
         let ran = Ran::from(child.wait_with_output().unwrap()).ends(0);
         assert_eq!(ran.err, "");
     }
-    let mut help = landfall().args(["sync", "--help"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut help =
+        landfall().args(["sync", "--help"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(help.stdout.take());
     assert_eq!(Ran::from(help.wait_with_output().unwrap()).ends(0).err, "");
 }
@@ -258,9 +300,13 @@ fn the_bird_strikes_are_imported_and_synced() {
     let scratch = Scratch::new("csv");
     let db = scratch.text("q.db");
     let csv = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/birdstrikes.csv");
-    let report =
-        run!["enqueue", "--json", "--db", &db, "--csv", csv, "--type", "strike", "--id-from-row"].ends(0).json();
-    assert_eq!((&report["changes"], &report["tasks"], &report["skipped"]), (&json!(10_000), &json!(10_000), &json!(0)));
+    let report = run!["enqueue", "--json", "--db", &db, "--csv", csv, "--type", "strike", "--id-from-row"]
+        .ends(0)
+        .json();
+    assert_eq!(
+        (&report["changes"], &report["tasks"], &report["skipped"]),
+        (&json!(10_000), &json!(10_000), &json!(0))
+    );
     let first = run!["get", "--json", "--db", &db, "strike", "row-000001"].ends(0).json();
     assert_eq!(first["fields"]["Wildlife Species"], "Turkey vulture");
     let server = Server::start(scratch.path("server.db"));
@@ -271,7 +317,19 @@ fn the_bird_strikes_are_imported_and_synced() {
     assert_eq!(stored.records.len(), 10_000);
     // A second import of the same file contradicts the first and stores nothing; upsert changes nothing.
     run!["enqueue", "--db", &db, "--csv", csv, "--type", "strike", "--id-from-row"].fails("line 2: ");
-    let args = ["enqueue", "--json", "--db", &db, "--csv", csv, "--type", "strike", "--id-from-row", "--operation", "upsert"];
+    let args = [
+        "enqueue",
+        "--json",
+        "--db",
+        &db,
+        "--csv",
+        csv,
+        "--type",
+        "strike",
+        "--id-from-row",
+        "--operation",
+        "upsert",
+    ];
     let report = run(args).ends(0).json();
     assert_eq!((&report["unchanged"], &report["tasks"]), (&json!(10_000), &json!(0)), "{report}");
 }
@@ -280,17 +338,24 @@ fn the_bird_strikes_are_imported_and_synced() {
 fn bad_csv_rows_are_named() {
     let scratch = Scratch::new("bad-csv");
     let csv = scratch.file("bad.csv", "id,name\n1,kea\n2\n,kaka\n1,tui\n3,moa\n");
-    let args = |db: &str| ["enqueue", "--db", db, "--csv", &csv, "--type", "bird", "--id-column", "id"].map(str::to_owned);
+    let args = |db: &str| {
+        ["enqueue", "--db", db, "--csv", &csv, "--type", "bird", "--id-column", "id"].map(str::to_owned)
+    };
     run(args(&scratch.text("a.db"))).fails("line 3: the row has 1 cells, the header has 2");
     assert_eq!(counts(&scratch.text("a.db")), [0; 5]);
     let db = scratch.text("b.db");
     let ran = landfall().args(args(&db)).args(["--skip-bad", "--json"]).output().unwrap();
     let report = Ran::from(ran).ends(0).json();
     assert_eq!((&report["changes"], &report["skipped"]), (&json!(2), &json!(3)), "{report}");
-    let lines: Vec<u64> =
-        report["skipped_lines"].as_array().unwrap().iter().map(|line| line["line"].as_u64().unwrap()).collect();
+    let lines: Vec<u64> = report["skipped_lines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["line"].as_u64().unwrap())
+        .collect();
     assert_eq!(lines, [3, 4, 5]);
-    let ran = Ran::from(landfall().args(args(&scratch.text("c.db"))).arg("--skip-bad").output().unwrap()).ends(0);
+    let ran =
+        Ran::from(landfall().args(args(&scratch.text("c.db"))).arg("--skip-bad").output().unwrap()).ends(0);
     assert!(ran.err.contains("skipped line 4: the id in column \"id\" is empty"), "{ran:?}");
     assert_eq!(ran.out, "stored 2 changes: 2 new tasks, 3 lines skipped\n");
 }
@@ -324,7 +389,8 @@ fn changes_come_from_standard_input_too() {
 fn ctrl_c_ends_a_sync_cleanly() {
     let scratch = Scratch::new("ctrl-c");
     let server = Server::start(scratch.path("server.db"));
-    let proxy = FaultProxy::start(server.addr, FaultPlan::always(Fault::DelayReply { ms: 20_000 }), seed()).unwrap();
+    let proxy =
+        FaultProxy::start(server.addr, FaultPlan::always(Fault::DelayReply { ms: 20_000 }), seed()).unwrap();
     for name in ["INT", "TERM"] {
         let db = scratch.text(&format!("{name}.db"));
         run!["enqueue", "--db", &db, "note", name, "create", "{}"].ends(0);
@@ -343,7 +409,10 @@ fn ctrl_c_ends_a_sync_cleanly() {
         signal(name, child.id());
         assert!(wait(&mut child, Duration::from_secs(5)).is_some(), "SIG{name} must end it at once");
         let ran = Ran::from(child.wait_with_output().unwrap()).ends(2);
-        assert!(ran.out.contains("stopped; nothing is lost") && ran.out.contains("1 of unknown fate"), "{ran:?}");
+        assert!(
+            ran.out.contains("stopped; nothing is lost") && ran.out.contains("1 of unknown fate"),
+            "{ran:?}"
+        );
         assert_eq!(counts(&db), [0, 0, 1, 0, 0]);
         let report = run!["sync", "--json", "--db", &db, "--endpoint", &server.endpoint()].ends(0).json();
         assert_eq!(report["complete"], true, "{report}");
@@ -386,7 +455,8 @@ fn two_syncs_at_once_take_turns() {
     let scratch = Scratch::new("two-syncs");
     let db = many(&scratch, 400);
     let server = Server::start(scratch.path("server.db"));
-    let proxy = FaultProxy::start(server.addr, FaultPlan::always(Fault::DelayReply { ms: 60 }), seed()).unwrap();
+    let proxy =
+        FaultProxy::start(server.addr, FaultPlan::always(Fault::DelayReply { ms: 60 }), seed()).unwrap();
     let target = endpoint(proxy.addr());
     let both: Vec<_> = (0..2)
         .map(|_| {
@@ -397,7 +467,8 @@ fn two_syncs_at_once_take_turns() {
                 .unwrap()
         })
         .collect();
-    let reports: Vec<_> = both.into_iter().map(|child| Ran::from(child.wait_with_output().unwrap()).ends(0).json()).collect();
+    let reports: Vec<_> =
+        both.into_iter().map(|child| Ran::from(child.wait_with_output().unwrap()).ends(0).json()).collect();
     for report in &reports {
         assert_eq!(report["complete"], true, "{reports:?}");
     }
@@ -414,7 +485,8 @@ fn progress_is_lines_when_nobody_watches_and_nothing_with_json() {
     let scratch = Scratch::new("progress");
     let db = many(&scratch, 300);
     let server = Server::start(scratch.path("server.db"));
-    let proxy = FaultProxy::start(server.addr, FaultPlan::always(Fault::DelayReply { ms: 250 }), seed()).unwrap();
+    let proxy =
+        FaultProxy::start(server.addr, FaultPlan::always(Fault::DelayReply { ms: 250 }), seed()).unwrap();
     let ran = run!["sync", "--batch", "20", "--db", &db, "--endpoint", &endpoint(proxy.addr())].ends(0);
     assert!(ran.err.lines().any(|line| line.ends_with("/300 tasks")), "{ran:?}");
     assert!(!ran.err.contains('\u{1b}') && !ran.err.contains('\r'), "{ran:?}");
@@ -426,8 +498,11 @@ fn progress_is_lines_when_nobody_watches_and_nothing_with_json() {
 fn serve_says_where_it_listens_and_refuses_what_is_unsafe() {
     let scratch = Scratch::new("serve");
     let db = scratch.text("server.db");
-    let mut child =
-        landfall().args(["serve", "--db", &db, "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = landfall()
+        .args(["serve", "--db", &db, "--listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut said = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
     assert!(said.starts_with("listening on http://127.0.0.1:") && said.contains("/sync"), "{said}");
@@ -436,7 +511,8 @@ fn serve_says_where_it_listens_and_refuses_what_is_unsafe() {
     run!["serve", "--db", &db, "--listen", "0.0.0.0:0"].fails("without tokens");
     run!["serve", "--db", &db, "--listen", "203.0.113.1:1"].fails("without tokens");
     let short = scratch.file("tokens.txt", "short anna\n");
-    let ran = run!["serve", "--db", &db, "--listen", "127.0.0.1:0", "--token-file", &short].fails("less than 16");
+    let ran =
+        run!["serve", "--db", &db, "--listen", "127.0.0.1:0", "--token-file", &short].fails("less than 16");
     assert!(ran.err.contains("tokens.txt") && ran.err.contains("hint: "), "{ran:?}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();

@@ -16,19 +16,19 @@ fn landfall(arguments: &[&str], folder: &Path) -> Command {
 fn folder(name: &str) -> std::path::PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("demo-{name}-{}", std::process::id()));
     drop(std::fs::remove_dir_all(&path));
-    std::fs::create_dir_all(&path).unwrap();
+    std::fs::create_dir_all(&path).expect("a folder of our own");
     path
 }
 
 fn is_empty(folder: &Path) -> bool {
-    std::fs::read_dir(folder).unwrap().next().is_none()
+    std::fs::read_dir(folder).expect("our folder").next().is_none()
 }
 
 /// Processes whose command line names `folder`: the demo's children have their files there.
 #[cfg(target_os = "linux")]
 fn processes_in(folder: &Path) -> Vec<String> {
-    let wanted = folder.to_str().unwrap();
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let wanted = folder.to_str().expect("a path in UTF-8");
+    let entries = std::fs::read_dir("/proc").expect("Linux").flatten();
     entries
         .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
         .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
@@ -110,10 +110,13 @@ fn more_than_there_is_is_refused() {
 #[cfg(target_os = "linux")]
 fn started(folder: &Path) -> std::process::Child {
     let mut command = landfall(&["demo", "--devices", "3", "--seed", "5"], folder);
-    let mut demo = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut demo = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the demo starts");
     let until = Instant::now() + Duration::from_secs(20);
     while processes_in(folder).len() < 4 {
-        assert!(Instant::now() < until && demo.try_wait().unwrap().is_none(), "the children did not start");
+        assert!(
+            Instant::now() < until && demo.try_wait().expect("our child").is_none(),
+            "the children did not start"
+        );
         thread::sleep(Duration::from_millis(20));
     }
     demo

@@ -3,6 +3,13 @@
 //!
 //! In the end the server's database is read with plain SQL. `LANDFALL_SEED=…` repeats a run's delays.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "test helpers are outside #[test]"
+)]
+
 #[macro_use]
 mod support;
 
@@ -160,7 +167,8 @@ impl<'a> Device<'a> {
         let mut lines = Vec::new();
         let mut states: BTreeMap<String, Value> = BTreeMap::new();
         for record in 0..RECORDS {
-            let fields = json!({"file": self.files, "record": record, "text": "rain at the gate, no wind", "seen": 0});
+            let fields =
+                json!({"file": self.files, "record": record, "text": "rain at the gate, no wind", "seen": 0});
             lines.push(line("item", &self.id(record), "create", &fields));
             states.insert(self.id(record), fields);
         }

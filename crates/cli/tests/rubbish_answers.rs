@@ -3,6 +3,13 @@
 //!
 //! Whether an acknowledgement was right is judged by the server's database, read with plain SQL.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "test helpers are outside #[test]"
+)]
+
 #[macro_use]
 mod support;
 
@@ -33,7 +40,7 @@ fn enqueue(db: &str, case: usize) -> Vec<String> {
 
 fn sync(db: &str, endpoint: &str, more: &[&str]) -> Ran {
     let mut command = landfall();
-    command.args(["sync", "--json", "--db", db, "--endpoint", endpoint, "--retry-cap", "50ms"]).args(more);
+    command.args(["sync", "--json", "--db", db, "--endpoint", endpoint, "--retry-cap", "200ms"]).args(more);
     command.output().unwrap().into()
 }
 
@@ -90,7 +97,11 @@ fn whatever_the_network_answers_nothing_is_acknowledged_wrongly() {
         assert!(matches!(ran.code, Some(0 | 2)), "{what}: {ran:?}");
         let report = ran.json();
         let done = nothing_is_acknowledged_wrongly(&db, &tasks, &server.db, &what);
-        assert_eq!(report["applied"].as_u64().unwrap() + report["duplicates"].as_u64().unwrap(), done as u64, "{what}");
+        assert_eq!(
+            report["applied"].as_u64().unwrap() + report["duplicates"].as_u64().unwrap(),
+            done as u64,
+            "{what}"
+        );
         if nothing {
             assert_eq!((done, ran.code), (0, Some(2)), "{what}: {report}");
         }
@@ -199,37 +210,66 @@ fn answers_that_are_nearly_right_acknowledge_nothing() {
         ("status null", each(|key| json!({"key": key, "status": null, "version": "1"}))),
         ("status a number", each(|key| json!({"key": key, "status": 200, "version": "1"}))),
         ("a list of statuses", each(|key| json!({"key": key, "status": ["applied"], "version": "1"}))),
-        ("keys in capitals", each(|key| json!({"key": key.as_str().unwrap().to_uppercase(), "status": "applied", "version": "1"}))),
-        ("cut keys", each(|key| json!({"key": &key.as_str().unwrap()[..8], "status": "applied", "version": "1"}))),
+        (
+            "keys in capitals",
+            each(
+                |key| json!({"key": key.as_str().unwrap().to_uppercase(), "status": "applied", "version": "1"}),
+            ),
+        ),
+        (
+            "cut keys",
+            each(|key| json!({"key": &key.as_str().unwrap()[..8], "status": "applied", "version": "1"})),
+        ),
         ("no key", each(|_| json!({"status": "applied", "version": "1"}))),
         ("a number as key", each(|_| json!({"key": 7, "status": "applied", "version": "1"}))),
         ("results of results", each(|key| json!([{"key": key, "status": "applied", "version": "1"}]))),
-        ("a map of results", Box::new(|request| {
-            let key = &request["tasks"][0]["key"];
-            json!({"protocol": 1, "results": {key.as_str().unwrap(): {"status": "applied"}}}).to_string()
-        })),
-        ("another protocol", Box::new(|request| {
-            let mut answer = results(request, |key| json!({"key": key, "status": "applied", "version": "1"}));
-            answer["protocol"] = json!(2);
-            answer.to_string()
-        })),
-        ("no protocol", Box::new(|request| {
-            let mut answer = results(request, |key| json!({"key": key, "status": "applied", "version": "1"}));
-            answer.as_object_mut().unwrap().remove("protocol");
-            answer.to_string()
-        })),
+        (
+            "a map of results",
+            Box::new(|request| {
+                let key = &request["tasks"][0]["key"];
+                json!({"protocol": 1, "results": {key.as_str().unwrap(): {"status": "applied"}}}).to_string()
+            }),
+        ),
+        (
+            "another protocol",
+            Box::new(|request| {
+                let mut answer =
+                    results(request, |key| json!({"key": key, "status": "applied", "version": "1"}));
+                answer["protocol"] = json!(2);
+                answer.to_string()
+            }),
+        ),
+        (
+            "no protocol",
+            Box::new(|request| {
+                let mut answer =
+                    results(request, |key| json!({"key": key, "status": "applied", "version": "1"}));
+                answer.as_object_mut().unwrap().remove("protocol");
+                answer.to_string()
+            }),
+        ),
         ("an echo of the request", Box::new(Value::to_string)),
-        ("two answers in a row", Box::new(|request| {
-            let answer = results(request, |key| json!({"key": key, "status": "applied", "version": "1"}));
-            format!("{answer}{answer}")
-        })),
-        ("contradicting results for one key", Box::new(|request| {
-            let mut answer = results(request, |key| json!({"key": key, "status": "applied", "version": "1"}));
-            let again = results(request, |key| json!({"key": key, "status": "rejected", "error": {"code": "x", "message": "y"}}));
-            let results = answer["results"].as_array_mut().unwrap();
-            results.extend(again["results"].as_array().unwrap().iter().cloned());
-            answer.to_string()
-        })),
+        (
+            "two answers in a row",
+            Box::new(|request| {
+                let answer = results(request, |key| json!({"key": key, "status": "applied", "version": "1"}));
+                format!("{answer}{answer}")
+            }),
+        ),
+        (
+            "contradicting results for one key",
+            Box::new(|request| {
+                let mut answer =
+                    results(request, |key| json!({"key": key, "status": "applied", "version": "1"}));
+                let again = results(
+                    request,
+                    |key| json!({"key": key, "status": "rejected", "error": {"code": "x", "message": "y"}}),
+                );
+                let results = answer["results"].as_array_mut().unwrap();
+                results.extend(again["results"].as_array().unwrap().iter().cloned());
+                answer.to_string()
+            }),
+        ),
         ("deep nesting", Box::new(|_| format!("{{\"protocol\":1,\"results\":{}", "[".repeat(200_000)))),
         ("not UTF-8 in a string", Box::new(|_| "{\"protocol\":1,\"results\":[]}\u{0}\u{0}".into())),
         ("NaN", Box::new(|_| "NaN".into())),

@@ -2,6 +2,13 @@
 //!
 //! Where root would be let through by every permission, the binary runs as another user.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "test helpers are outside #[test]"
+)]
+
 #[macro_use]
 mod support;
 
@@ -43,7 +50,10 @@ fn all_fail(db: &str, fragment: &str) {
         assert_eq!(ran.out, "");
         let ran = landfall().arg("--json").args(&args).output().unwrap();
         let problem: serde_json::Value = serde_json::from_slice(&ran.stderr).unwrap();
-        assert!(problem["error"].as_str().unwrap().contains(fragment) && problem["hint"].is_string(), "{problem}");
+        assert!(
+            problem["error"].as_str().unwrap().contains(fragment) && problem["hint"].is_string(),
+            "{problem}"
+        );
     }
     assert!(fs::read(db).unwrap() == before, "the file was changed");
 }
@@ -78,13 +88,17 @@ fn what_is_no_store_is_refused_and_left_alone() {
     all_fail(&scratch.file("text.db", "dear diary\n".repeat(1000)), "not a");
     all_fail(&scratch.file("short.db", "x"), "not a");
     let other = scratch.text("other.db");
-    Connection::open(&other).unwrap().execute_batch("CREATE TABLE birds(name); INSERT INTO birds VALUES('kea');").unwrap();
+    Connection::open(&other)
+        .unwrap()
+        .execute_batch("CREATE TABLE birds(name); INSERT INTO birds VALUES('kea');")
+        .unwrap();
     all_fail(&other, "not a Landfall store");
     let server = Server::start(scratch.path("server.db")).stop();
     all_fail(&server.display().to_string(), "not a Landfall store");
     // And the other way round.
     let queue = store(&scratch, "q.db");
-    let ran = run!["serve", "--listen", "127.0.0.1:0", "--db", &queue].fails("not a database of the Landfall server");
+    let ran = run!["serve", "--listen", "127.0.0.1:0", "--db", &queue]
+        .fails("not a database of the Landfall server");
     assert!(ran.err.contains("hint: "), "{}", ran.err);
     assert_eq!(counts(&queue), [1, 0, 0, 0, 0]);
 }
@@ -93,12 +107,14 @@ fn what_is_no_store_is_refused_and_left_alone() {
 fn a_corrupt_store_is_an_error_and_never_an_empty_queue() {
     let scratch = Scratch::new("corrupt");
     let db = scratch.text("q.db");
-    let lines: Vec<String> =
-        (0..500).map(|n| line("note", &n.to_string(), "create", &serde_json::json!({"text": "x".repeat(200)}))).collect();
+    let lines: Vec<String> = (0..500)
+        .map(|n| line("note", &n.to_string(), "create", &serde_json::json!({"text": "x".repeat(200)})))
+        .collect();
     run!["enqueue", "--db", &db, "--file", &scratch.file("changes.jsonl", lines.join("\n"))].ends(0);
     Connection::open(&db).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     let whole = fs::read(&db).unwrap();
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
         ("schema page", |bytes| bytes[100..4096].fill(0xa5)),
         ("every page but the first", |bytes| bytes[4096..].fill(0xa5)),
         ("zeros", |bytes| bytes[4096..].fill(0)),
@@ -197,8 +213,9 @@ fn a_read_only_file_is_an_error() {
 /// More than the disks of these tests hold.
 fn too_much(scratch: &Scratch) -> String {
     let text = "x".repeat(1000);
-    let lines: Vec<String> =
-        (0..6000).map(|n| line("big", &n.to_string(), "create", &serde_json::json!({"text": text}))).collect();
+    let lines: Vec<String> = (0..6000)
+        .map(|n| line("big", &n.to_string(), "create", &serde_json::json!({"text": text})))
+        .collect();
     scratch.file("too-much.jsonl", lines.join("\n"))
 }
 

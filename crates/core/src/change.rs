@@ -242,6 +242,10 @@ impl Change {
         if let Some(lane) = &self.options.lane {
             check_name("lane", lane, limits.name_bytes)?;
         }
+        let depth = limits.value_depth;
+        if let Some((name, _)) = self.intent.fields.0.iter().find(|(_, value)| value.is_deeper_than(depth)) {
+            return Err(InvalidChange::TooDeep { field: name.clone(), limit: depth });
+        }
         self.intent.fields.check()?;
         let bytes: usize = self.intent.fields.0.iter().map(|(name, value)| name.len() + size(value)).sum();
         if bytes > limits.change_bytes {
@@ -307,6 +311,14 @@ pub enum InvalidChange {
         /// The limit in force.
         limit: usize,
     },
+    /// A value is nested more deeply than servers take.
+    #[error("the field {field:?} is nested more than {limit} levels deep; flatten it, or send it as text")]
+    TooDeep {
+        /// Which field.
+        field: String,
+        /// The limit in force.
+        limit: usize,
+    },
     /// A value that JSON cannot carry unchanged.
     #[error(transparent)]
     Value(#[from] ValueError),
@@ -327,7 +339,7 @@ mod tests {
 
     #[test]
     fn each_bad_change_is_refused_with_its_reason() {
-        let limits = Limits { change_bytes: 100, name_bytes: 20, ..Limits::default() };
+        let limits = Limits { change_bytes: 100, name_bytes: 20, value_depth: 2, ..Limits::default() };
         let long = "x".repeat(21);
         let cases = [
             (Change::delete("", "1"), InvalidChange::Empty("entity type")),
@@ -340,6 +352,10 @@ mod tests {
             (Change::delete("note", "1").set("a", 1), InvalidChange::DeleteWithFields),
             (Change::update("note", "1"), InvalidChange::NothingToUpdate),
             (Change::create("note", "1").unset("a"), InvalidChange::UnsetOfWhole(Operation::Create)),
+            (
+                Change::update("note", "1").set("a", Value::parse("[[[1]]]").unwrap()),
+                InvalidChange::TooDeep { field: "a".into(), limit: 2 },
+            ),
             (Change::update("note", "1").set("a", f64::INFINITY), ValueError::NotFinite.into()),
             (
                 Change::update("note", "1").set("a", "x".repeat(100)),

@@ -27,13 +27,16 @@ pub struct Limits {
     /// Largest set of fields in one change. 4 MiB: below the body limits of common servers (nginx takes 1 MiB by
     /// default, most others more), above any form or note; files belong elsewhere.
     pub change_bytes: usize,
+    /// Deepest nesting of lists and objects inside one field. 60: a request puts four levels around it, and servers
+    /// that refuse more than 64 are common (.NET's default, and our own).
+    pub value_depth: usize,
     /// Longest reason kept of a failed attempt. Answers can be whole HTML pages.
     pub failure_message_chars: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { name_bytes: 1024, change_bytes: 4 << 20, failure_message_chars: 500 }
+        Self { name_bytes: 1024, change_bytes: 4 << 20, value_depth: 60, failure_message_chars: 500 }
     }
 }
 

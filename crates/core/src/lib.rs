@@ -19,6 +19,7 @@ pub mod event;
 pub mod failure;
 pub mod id;
 pub mod machine;
+pub mod merge;
 pub mod patch;
 pub mod retry;
 pub mod store;

@@ -444,32 +444,33 @@ impl Step {
         let longest = self.config.retry.cap + self.config.retry.retry_after_cap;
         let latest = self.now.wall.after(longest);
         let mut from = latest;
-        while let Some(due) = tx.next_claim(from)? {
-            // Tasks that wait for one moment are found together; a page bounds what is held at a time.
-            let page = tx.claimable(due, PAGE)?;
+        loop {
+            let page = tx.waiting_after(from, PAGE)?;
+            let Some(last) = page.tasks.last().and_then(|task| task.claim_at) else { return Ok(()) };
+            let full = page.tasks.len() == PAGE;
             let mut moved = false;
             for mut task in page.tasks {
-                let stored = match task.state {
-                    TaskState::Pending { retry_at } => retry_at,
-                    TaskState::Unknown { retry_at } => Some(retry_at),
-                    TaskState::InFlight { .. } | TaskState::Conflict | TaskState::Dead { .. } => None,
-                };
-                if stored.is_some_and(|retry_at| retry_at > latest) {
-                    let retry_at = self.now.wall;
-                    task.state = match task.state {
-                        TaskState::Unknown { .. } => TaskState::Unknown { retry_at },
-                        _ => TaskState::Pending { retry_at: Some(retry_at) },
-                    };
-                    task.claim_at = task.due();
-                    tx.put_task(&task)?;
-                    moved = true;
+                let retry_at = self.now.wall;
+                match task.state {
+                    TaskState::Pending { retry_at: Some(stored) } if stored > latest => {
+                        task.state = TaskState::Pending { retry_at: Some(retry_at) };
+                    }
+                    TaskState::Unknown { retry_at: stored } if stored > latest => {
+                        task.state = TaskState::Unknown { retry_at };
+                    }
+                    _ => continue,
                 }
+                task.claim_at = task.due();
+                tx.put_task(&task)?;
+                moved = true;
             }
-            if !moved {
-                from = due;
+            // Moved tasks have left this range, so it is read again; what only the app put off is passed over.
+            match (full, moved) {
+                (false, _) => return Ok(()),
+                (true, true) => {}
+                (true, false) => from = last,
             }
         }
-        Ok(())
     }
 
     /// When something will be due: the gate, a retry, the lease, the session's deadline.

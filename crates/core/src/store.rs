@@ -84,6 +84,8 @@ pub trait StoreRead {
     fn claimable(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError>;
     /// The least `claim_at` after `now` among those after [`Timestamp::ALWAYS`].
     fn next_claim(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+    /// Up to `limit` tasks whose `claim_at` is after `moment`, the least first. Never a task that is ready at once.
+    fn waiting_after(&self, moment: Timestamp, limit: usize) -> Result<Page, StoreError>;
     /// Up to `limit` tasks in `state` with a position greater than `after`, in order of position.
     fn tasks_in_state(&self, state: StateKind, after: u64, limit: usize) -> Result<Page, StoreError>;
     /// When the oldest task still in the queue was enqueued (the one with the least position). Damaged rows are

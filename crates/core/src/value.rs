@@ -85,6 +85,19 @@ impl Value {
         serde_json::from_str(text).map_err(|error| ValueError::Json(error.to_string()))
     }
 
+    /// Whether lists and objects are nested in it more than `levels` deep. Looks no deeper than that.
+    pub fn is_deeper_than(&self, levels: usize) -> bool {
+        let deeper = |inner: &Self| match levels.checked_sub(1) {
+            Some(left) => inner.is_deeper_than(left),
+            None => true,
+        };
+        match self {
+            Self::Null | Self::Bool(_) | Self::Text(_) | Self::Number(_) => false,
+            Self::List(items) => levels == 0 || items.iter().any(deeper),
+            Self::Object(fields) => levels == 0 || fields.0.values().any(deeper),
+        }
+    }
+
     /// Checks that every number inside is finite.
     ///
     /// # Errors
@@ -405,6 +418,15 @@ mod tests {
         }
         assert_eq!(Fields::parse("[1]"), Err(ValueError::NotAnObject));
         assert_eq!(Value::from(f64::NAN).check(), Err(ValueError::NotFinite));
+    }
+
+    #[test]
+    fn depth_counts_lists_and_objects() {
+        for (text, depth) in [("1", 0), ("[]", 1), ("{\"a\":1}", 1), ("[1,[2],{\"a\":[]}]", 3)] {
+            let value = Value::parse(text).unwrap();
+            assert!(!value.is_deeper_than(depth), "{text}");
+            assert!(depth == 0 || value.is_deeper_than(depth - 1), "{text}");
+        }
     }
 
     #[test]

@@ -212,10 +212,7 @@ impl<'r> Verified<'r> {
         Ok(EntityKey::new(self.text(column)?, self.text(column + 1)?))
     }
 
-    pub(crate) fn json<T: serde::de::DeserializeOwned>(
-        &self,
-        column: usize,
-    ) -> Result<T, StoreError> {
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self, column: usize) -> Result<T, StoreError> {
         serde_json::from_str(self.text(column)?).map_err(|_| unreadable(column))
     }
 }

@@ -24,7 +24,9 @@ pub(crate) fn failed(error: rusqlite::Error) -> StoreError {
             StoreError::ReadOnly(text)
         }
         ffi::SQLITE_TOOBIG => StoreError::Misuse(text),
-        ffi::SQLITE_IOERR | ffi::SQLITE_NOMEM | ffi::SQLITE_INTERRUPT | ffi::SQLITE_NOLFS => StoreError::Io(text),
+        ffi::SQLITE_IOERR | ffi::SQLITE_NOMEM | ffi::SQLITE_INTERRUPT | ffi::SQLITE_NOLFS => {
+            StoreError::Io(text)
+        }
         // CORRUPT and NOTADB; and ERROR, SCHEMA, CONSTRAINT, MISMATCH: the tables are not those of this schema.
         _ => StoreError::Corrupt(text),
     }

@@ -64,8 +64,9 @@ impl Counters {
 /// Counts rows: for damage only.
 pub(crate) fn count(connection: &Connection) -> Result<Counts, StoreError> {
     let mut counts = Counts::default();
-    let mut statement =
-        connection.prepare_cached("SELECT state, count(*) FROM landfall_tasks GROUP BY state").map_err(failed)?;
+    let mut statement = connection
+        .prepare_cached("SELECT state, count(*) FROM landfall_tasks GROUP BY state")
+        .map_err(failed)?;
     each_row(&mut statement, (), |row| {
         let state = row.get(0).ok().and_then(state_of_number).unwrap_or(StateKind::Dead);
         let rows: i64 = row.get(1).map_err(failed)?;
@@ -97,7 +98,10 @@ pub(crate) fn state_of_number(number: i64) -> Option<StateKind> {
 }
 
 /// Reads a fact; [`StoreError::Damaged`] when its row fails its checksum.
-pub(crate) fn fact<T: DeserializeOwned>(connection: &Connection, name: &str) -> Result<Option<T>, StoreError> {
+pub(crate) fn fact<T: DeserializeOwned>(
+    connection: &Connection,
+    name: &str,
+) -> Result<Option<T>, StoreError> {
     let sql = "SELECT name, format, value, sum FROM landfall_facts WHERE name = ?";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     first_row(&mut statement, [name], |row| match verify(Table::Fact, row, 3)? {
@@ -106,7 +110,11 @@ pub(crate) fn fact<T: DeserializeOwned>(connection: &Connection, name: &str) -> 
     })
 }
 
-pub(crate) fn put_fact(connection: &Connection, name: &str, value: &impl Serialize) -> Result<(), StoreError> {
+pub(crate) fn put_fact(
+    connection: &Connection,
+    name: &str,
+    value: &impl Serialize,
+) -> Result<(), StoreError> {
     let sql = "INSERT OR REPLACE INTO landfall_facts (name, format, value, sum) VALUES (?, ?, ?, ?)";
     let value = serde_json::to_string(value).map_err(|error| StoreError::Misuse(error.to_string()))?;
     let cells = sealed(Table::Fact, [name.into(), FORMAT.into(), value.into()]);

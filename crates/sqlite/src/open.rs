@@ -257,7 +257,9 @@ fn set_up_common(connection: &Connection, cache_kib: u32) -> Result<(), StoreErr
 /// What is in force, not what was asked for.
 fn read_back(connection: &Connection, synchronous: i64) -> Result<(), StoreError> {
     let refuse = |what: &str, found: &str| {
-        Err(StoreError::Io(format!("{what} is {found} after it was set; this file cannot be kept safely here")))
+        Err(StoreError::Io(format!(
+            "{what} is {found} after it was set; this file cannot be kept safely here"
+        )))
     };
     let mode = text(connection, "PRAGMA journal_mode")?;
     if mode != "wal" {

@@ -53,10 +53,14 @@ impl SqliteStore {
     /// The connection, if it may be used and the file is still the one it was opened with. A commit into a file that
     /// was deleted or replaced would be acknowledged and lost.
     fn usable(&self) -> Result<&Opened, StoreError> {
-        let opened = self.opened.as_ref().filter(|opened| !opened.health.has_failed()).ok_or(StoreError::Closed)?;
+        let opened =
+            self.opened.as_ref().filter(|opened| !opened.health.has_failed()).ok_or(StoreError::Closed)?;
         if Identity::of(&self.path).as_ref() != Ok(opened.in_use.identity()) {
             opened.health.fail();
-            return Err(StoreError::Io(format!("{} was deleted or replaced while in use", self.path.display())));
+            return Err(StoreError::Io(format!(
+                "{} was deleted or replaced while in use",
+                self.path.display()
+            )));
         }
         Ok(opened)
     }

@@ -234,7 +234,11 @@ pub(crate) fn next_of_entity(
     one(connection, sql, params, |task| task.entity == *key && task.seq > after)
 }
 
-pub(crate) fn next_of_lane(connection: &Connection, lane: &str, after: u64) -> Result<Option<Task>, StoreError> {
+pub(crate) fn next_of_lane(
+    connection: &Connection,
+    lane: &str,
+    after: u64,
+) -> Result<Option<Task>, StoreError> {
     let sql = select!("WHERE lane = ? AND seq > ? ORDER BY seq LIMIT 1");
     one(connection, sql, (lane, signed(after)), |task| task.lane.as_deref() == Some(lane) && task.seq > after)
 }
@@ -256,9 +260,23 @@ pub(crate) fn claimable(connection: &Connection, now: Timestamp, limit: usize) -
 }
 
 pub(crate) fn next_claim(connection: &Connection, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-    let sql = "SELECT claim_at FROM landfall_tasks WHERE claim_at > 0 AND claim_at > ? ORDER BY claim_at LIMIT 1";
+    let sql =
+        "SELECT claim_at FROM landfall_tasks WHERE claim_at > 0 AND claim_at > ? ORDER BY claim_at LIMIT 1";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     first_row(&mut statement, [now.0], |row| row.get(0).map(Timestamp).map_err(failed))
+}
+
+pub(crate) fn waiting_after(
+    connection: &Connection,
+    moment: Timestamp,
+    limit: usize,
+) -> Result<Page, StoreError> {
+    let sql = select!("WHERE claim_at > 0 AND claim_at > ? ORDER BY claim_at, seq LIMIT ?");
+    let mut page = Page::default();
+    add_page(&mut page, connection, sql, (moment.0, bound(limit)), |task| {
+        task.claim_at.is_some_and(|at| at > moment && at > Timestamp::ALWAYS)
+    })?;
+    Ok(page)
 }
 
 pub(crate) fn in_state(

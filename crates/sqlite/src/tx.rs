@@ -241,6 +241,10 @@ impl StoreRead for Transaction<'_> {
         self.look(|connection| tasks::next_claim(connection, now))
     }
 
+    fn waiting_after(&self, moment: Timestamp, limit: usize) -> Result<Page, StoreError> {
+        self.look(|connection| tasks::waiting_after(connection, moment, limit))
+    }
+
     fn tasks_in_state(&self, state: StateKind, after: u64, limit: usize) -> Result<Page, StoreError> {
         self.look(|connection| tasks::in_state(connection, state, after, limit))
     }

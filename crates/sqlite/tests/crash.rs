@@ -66,7 +66,10 @@ fn assert_all_there(path: &Path, said: &[(String, u64)]) {
     let there: BTreeSet<&str> = page.tasks.iter().map(|task| task.entity.entity_id.as_str()).collect();
     assert_eq!(there.len(), page.tasks.len());
     for (name, number) in said {
-        assert!(there.contains(format!("{name} {number}").as_str()), "{name} {number} was acknowledged and is gone");
+        assert!(
+            there.contains(format!("{name} {number}").as_str()),
+            "{name} {number} was acknowledged and is gone"
+        );
     }
     for task in &page.tasks {
         assert_eq!(tx.entity(&task.entity).unwrap(), Some(entity(&task.entity)));

@@ -21,7 +21,11 @@ const PLACES: u64 = 1_000;
 fn rows() -> Vec<Task> {
     let small = (1..=40).map(|seq| {
         let claim_at = Some(Timestamp(if seq % 7 == 0 { 50 } else { 0 }));
-        Task { lane: (seq % 3 == 0).then(|| "lane".into()), claim_at, ..task(seq, &note(&(seq % 9).to_string())) }
+        Task {
+            lane: (seq % 3 == 0).then(|| "lane".into()),
+            claim_at,
+            ..task(seq, &note(&(seq % 9).to_string()))
+        }
     });
     let dead = Task { state: TaskState::Conflict, claim_at: None, ..task(60, &note("dead")) };
     small.chain([full_task(50), dead]).collect()
@@ -77,14 +81,19 @@ fn look_at_everything(rows: &dyn StoreRead, seen: &mut Seen) {
             found.inspect(|found| assert_eq!(known.get(&found.seq), Some(found))).is_some()
         }));
         let last = rows.last_of_entity(&task.entity);
-        note_one(last.map(|found| found.inspect(|found| assert_eq!(known.get(&found.seq), Some(found))).is_some()));
+        note_one(
+            last.map(|found| found.inspect(|found| assert_eq!(known.get(&found.seq), Some(found))).is_some()),
+        );
     }
-    note_one(rows.next_of_lane("lane", 3).map(|found| {
-        found.inspect(|found| assert_eq!(known.get(&found.seq), Some(found))).is_some()
-    }));
+    note_one(
+        rows.next_of_lane("lane", 3)
+            .map(|found| found.inspect(|found| assert_eq!(known.get(&found.seq), Some(found))).is_some()),
+    );
     for id in 0..9 {
         let key = note(&id.to_string());
-        note_one(rows.entity(&key).map(|found| found.inspect(|found| assert_eq!(*found, entity(&key))).is_some()));
+        note_one(
+            rows.entity(&key).map(|found| found.inspect(|found| assert_eq!(*found, entity(&key))).is_some()),
+        );
     }
     let settled = task(70, &note("settled"));
     let same = |found: Option<_>| found.inspect(|found| assert_eq!(*found, ended(&settled, 5))).is_some();
@@ -94,9 +103,10 @@ fn look_at_everything(rows: &dyn StoreRead, seen: &mut Seen) {
         !found.is_empty()
     }));
     // The epoch may have grown: a spoilt file is another file than the one that was written.
-    note_one(rows.replica().map(|found| {
-        found.inspect(|found| assert_eq!(found.opens, replica(1).opens)).is_some()
-    }));
+    note_one(
+        rows.replica()
+            .map(|found| found.inspect(|found| assert_eq!(found.opens, replica(1).opens)).is_some()),
+    );
     note_one(rows.lease().map(|found| found.inspect(|found| assert_eq!(*found, lease(1))).is_some()));
     note_one(rows.counts().map(|_| true));
     note_one(rows.oldest().map(|found| found.is_some()));
@@ -188,7 +198,9 @@ fn one_flipped_bit_in_the_log_leaves_whole_transactions_up_to_some_moment() {
 fn three(folder: &Folder) -> (SqliteStore, Connection) {
     let path = folder.file("x.db");
     let mut store = SqliteStore::open(&path).unwrap();
-    commit(&mut store, |tx| (1..=3).for_each(|seq| tx.put_task(&task(seq, &note(&seq.to_string()))).unwrap()));
+    commit(&mut store, |tx| {
+        (1..=3).for_each(|seq| tx.put_task(&task(seq, &note(&seq.to_string()))).unwrap())
+    });
     (store, Connection::open(&path).unwrap())
 }
 
@@ -203,22 +215,34 @@ fn every_column_of_a_task_is_under_the_checksum() {
     let mut texts = 0;
     for column in columns {
         raw.execute_batch("SAVEPOINT before").unwrap();
-        let other = format!("CASE typeof({column}) WHEN 'integer' THEN {column} + 7 WHEN 'blob' THEN zeroblob(length({column})) ELSE NULL END");
+        let other = format!(
+            "CASE typeof({column}) WHEN 'integer' THEN {column} + 7 WHEN 'blob' THEN zeroblob(length({column})) ELSE NULL END"
+        );
         let spoilt = raw.execute(&format!("UPDATE landfall_tasks SET {column} = {other} WHERE seq = 2"), ());
         if spoilt.is_err() {
             // A text that may not be NULL.
             texts += 1;
-            raw.execute(&format!("UPDATE landfall_tasks SET {column} = {column} || ' ' WHERE seq = 2"), ()).unwrap();
+            raw.execute(&format!("UPDATE landfall_tasks SET {column} = {column} || ' ' WHERE seq = 2"), ())
+                .unwrap();
         }
         raw.execute_batch("RELEASE before").unwrap();
         let page = store.begin().unwrap().tasks_after(0, 9).unwrap();
         let null_before = page.damaged.is_empty();
         if null_before {
             // It was NULL and stays NULL: give it a value.
-            let value = if column.ends_with("at") || column == "not_before" || column == "fence" || column == "open_sends" { "7" } else { "'7'" };
+            let value = if column.ends_with("at")
+                || column == "not_before"
+                || column == "fence"
+                || column == "open_sends"
+            {
+                "7"
+            } else {
+                "'7'"
+            };
             let sql = format!("UPDATE landfall_tasks SET {column} = {value} WHERE seq = 2");
             if raw.execute(&sql, ()).is_err() {
-                raw.execute(&format!("UPDATE landfall_tasks SET {column} = x'07' WHERE seq = 2"), ()).unwrap();
+                raw.execute(&format!("UPDATE landfall_tasks SET {column} = x'07' WHERE seq = 2"), ())
+                    .unwrap();
             }
         }
         let page = store.begin().unwrap().tasks_after(0, 9).unwrap();
@@ -252,7 +276,8 @@ fn counts_come_right_again_when_a_row_with_a_spoilt_state_is_quarantined() {
         });
         let tx = store.begin().unwrap();
         assert_eq!(tx.counts().unwrap(), Counts { pending: 2, dead: 1, ..Counts::default() }, "{state}");
-        let claimed: Vec<u64> = tx.claimable(Timestamp(1), 9).unwrap().tasks.iter().map(|task| task.seq).collect();
+        let claimed: Vec<u64> =
+            tx.claimable(Timestamp(1), 9).unwrap().tasks.iter().map(|task| task.seq).collect();
         assert_eq!(claimed, [1, 3]);
     }
 }
@@ -263,8 +288,9 @@ fn a_quarantined_row_keeps_its_content() {
     let (mut store, raw) = three(&folder);
     raw.execute("UPDATE landfall_tasks SET fields = '{\"title\":\"a titlf\"}' WHERE seq = 2", ()).unwrap();
     commit(&mut store, |tx| tx.quarantine(&DamagedRow { seq: 2, what: String::new() }).unwrap());
-    let kept: String =
-        raw.query_one("SELECT fields || entity_id FROM landfall_tasks WHERE seq = 2", (), |row| row.get(0)).unwrap();
+    let kept: String = raw
+        .query_one("SELECT fields || entity_id FROM landfall_tasks WHERE seq = 2", (), |row| row.get(0))
+        .unwrap();
     assert_eq!(kept, "{\"title\":\"a titlf\"}2");
 }
 

@@ -90,7 +90,8 @@ fn after_a_full_statement_the_transaction_cannot_half_commit() {
     let mut tx = store.begin().unwrap();
     let mut failed = 0;
     for seq in 6..400 {
-        let outcome = tx.put_entity(&entity(&note(&seq.to_string()))).and_then(|()| tx.put_task(&large(seq, 3_000)));
+        let outcome =
+            tx.put_entity(&entity(&note(&seq.to_string()))).and_then(|()| tx.put_task(&large(seq, 3_000)));
         failed += usize::from(outcome.is_err());
     }
     assert!(failed > 0);
@@ -109,7 +110,10 @@ fn a_full_disk_says_so_and_keeps_what_it_has() {
         std::fs::write(&ballast, vec![0; 1_000_000]).unwrap();
         let store = SqliteStore::open(&path).unwrap();
         fill_free_and_go_on(store, &path, |store| {
-            assert!(matches!(store.begin().map(drop), Err(StoreError::Closed)), "a failed commit must poison");
+            assert!(
+                matches!(store.begin().map(drop), Err(StoreError::Closed)),
+                "a failed commit must poison"
+            );
             assert!(matches!(store.begin().map(drop), Err(StoreError::Closed)));
             std::fs::remove_file(&ballast).unwrap();
         });
@@ -205,7 +209,9 @@ fn what_cannot_be_written_to_is_read_only_and_left_untouched() {
     let name = "what_cannot_be_written_to_is_read_only_and_left_untouched";
     if let Some(folder) = support::as_child() {
         let folder = Path::new(&folder);
-        for path in ["locked-file/x.db", "locked-folder/x.db", "locked-folder/new.db"].map(|name| folder.join(name)) {
+        for path in
+            ["locked-file/x.db", "locked-folder/x.db", "locked-folder/new.db"].map(|name| folder.join(name))
+        {
             let before = support::all_bytes(&path);
             let refused = SqliteStore::open(&path);
             assert!(matches!(refused, Err(StoreError::ReadOnly(_))), "{}: {refused:?}", path.display());

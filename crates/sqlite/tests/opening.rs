@@ -65,7 +65,8 @@ fn a_new_store_is_marked_and_readable_to_its_owner_only() {
 #[test]
 fn names_that_mean_something_in_a_uri_are_names() {
     let folder = Folder::new();
-    for name in ["a?b.db", "50%25.db", "a#b.db", "é e\u{301} ü.db", "file:x.db", "q&mode=memory.db", "'\".db"] {
+    for name in ["a?b.db", "50%25.db", "a#b.db", "é e\u{301} ü.db", "file:x.db", "q&mode=memory.db", "'\".db"]
+    {
         make(&folder.file(name));
         assert_intact(&folder.file(name));
         assert!(folder.file(name).exists(), "{name}");
@@ -105,7 +106,9 @@ fn a_newer_schema_that_is_only_in_the_log_is_refused_and_left_untouched() {
     make(&path);
     let newer = Connection::open(&path).unwrap();
     newer
-        .execute_batch("PRAGMA wal_autocheckpoint = 0; CREATE TABLE landfall_x (n); PRAGMA user_version = 2000000000")
+        .execute_batch(
+            "PRAGMA wal_autocheckpoint = 0; CREATE TABLE landfall_x (n); PRAGMA user_version = 2000000000",
+        )
         .unwrap();
     for (name, endings) in [("a.db", &["", "-wal", "-shm"][..]), ("b.db", &["", "-wal"])] {
         let image = folder.file(name);
@@ -143,7 +146,9 @@ fn what_is_not_a_store_is_refused_and_left_untouched() {
     let folder = Folder::new();
     let foreign = |error: &StoreError| matches!(error, StoreError::Foreign(_));
     let noise: Vec<u8> = (0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    for (name, content) in [("noise", &noise[..]), ("text", b"hello, world\n"), ("byte", &[0]), ("zeros", &[0; 8192])] {
+    for (name, content) in
+        [("noise", &noise[..]), ("text", b"hello, world\n"), ("byte", &[0]), ("zeros", &[0; 8192])]
+    {
         fs::write(folder.file(name), content).unwrap();
         assert_refused(&folder.file(name), foreign);
     }
@@ -245,7 +250,8 @@ fn a_copy_gets_another_epoch_and_the_original_keeps_its_own() {
     fs::rename(&copy, &original).unwrap();
     assert_eq!(epoch(&original), second, "renaming makes no copy");
     fs::copy(&original, &copy).unwrap();
-    let off = SqliteStore::options().detect_copies(false).open(&copy).unwrap().begin().unwrap().replica().unwrap();
+    let off =
+        SqliteStore::options().detect_copies(false).open(&copy).unwrap().begin().unwrap().replica().unwrap();
     assert_eq!(off.unwrap().client_epoch, second);
     let mut far = SqliteStore::open(&original).unwrap();
     let ahead = landfall_core::store::Replica { client_epoch: u64::MAX - 1, ..replica(1) };

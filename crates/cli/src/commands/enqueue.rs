@@ -140,12 +140,19 @@ fn one(args: Args, output: &Output) -> Result<Exit, Problem> {
     }
     change.options.repeat_of = args.repeat_of;
     // A change that can never be taken must not leave an empty store behind.
-    change.check(&landfall_core::config::Limits::default()).map_err(|error| Problem::new(error.to_string()))?;
+    change
+        .check(&landfall_core::config::Limits::default())
+        .map_err(|error| Problem::new(error.to_string()))?;
 
     let engine = args.db.named(Engine::local(args.db.open_or_create()?).build_blocking())?;
     let receipt = engine.enqueue_blocking(change).map_err(|error| about(&args.db.db, error))?;
     if output.is_json() {
-        output.json(&OneReport { outcome: word(receipt.outcome), task: receipt.task, entity: &entity, operation })?;
+        output.json(&OneReport {
+            outcome: word(receipt.outcome),
+            task: receipt.task,
+            entity: &entity,
+            operation,
+        })?;
     } else {
         output.line(sentence(operation, &entity, &receipt))?;
     }
@@ -256,7 +263,11 @@ fn about(db: &Path, error: Error) -> Problem {
 }
 
 fn advise(problem: Problem, fatal: bool) -> Problem {
-    let hint = if fatal { "nothing was stored" } else { "nothing was stored; mend the line, or pass over bad lines with --skip-bad" };
+    let hint = if fatal {
+        "nothing was stored"
+    } else {
+        "nothing was stored; mend the line, or pass over bad lines with --skip-bad"
+    };
     problem.hint(hint)
 }
 

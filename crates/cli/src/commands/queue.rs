@@ -136,9 +136,11 @@ impl<'a> Sink<'a> {
             return Ok(());
         }
         let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
-        let mut lines =
-            layout(&["task", "state", "operation", "record", "attempts", "waits for", "last failure"], &cells)
-                .into_iter();
+        let mut lines = layout(
+            &["task", "state", "operation", "record", "attempts", "waits for", "last failure"],
+            &cells,
+        )
+        .into_iter();
         if let Some(heading) = lines.next().filter(|_| !self.begun) {
             self.output.line(format_args!("{HEAD}{heading}{HEAD:#}"))?;
         }

@@ -70,7 +70,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         .build()
         .map_err(|error| Problem::new(format!("cannot start: {error}")))?;
     runtime.block_on(async {
-        let server = Server::bind(args.listen, &args.db, options).await.map_err(|error| cannot(args, &error))?;
+        let server =
+            Server::bind(args.listen, &args.db, options).await.map_err(|error| cannot(args, &error))?;
         let endpoint = server.endpoint();
         if output.is_json() {
             let db = args.db.display().to_string();

@@ -58,7 +58,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
     let engine = args.db.engine()?;
     let status = args.db.named(engine.status())?;
     let replica = args.db.named(engine.replica())?;
-    let (lease, last_failure) = args.db.named(engine.read(|store| Ok((store.lease()?, last_failure(store)?))))?;
+    let (lease, last_failure) =
+        args.db.named(engine.read(|store| Ok((store.lease()?, last_failure(store)?))))?;
     let now = SystemClock::default().now().wall;
     let Counts { pending, in_flight, unknown, conflict, dead } = status.counts;
     let report = Report {

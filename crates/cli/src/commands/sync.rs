@@ -68,7 +68,9 @@ pub(crate) struct Args {
 
 fn header(text: &str) -> Result<(String, String), String> {
     match text.split_once(':') {
-        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        }
         _ => Err("write 'Name: value'".into()),
     }
 }
@@ -93,7 +95,12 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Problem> {
     let report = watch(&engine, end, &stop, output);
     let report = report.map_err(|error| Problem::from(error).context(args.db.db.display()))?;
     let status = args.db.named(engine.status())?;
-    let ended = Ended { report, gate: status.gate, stopped: stop.is_asked(), seconds: started.elapsed().as_secs_f64() };
+    let ended = Ended {
+        report,
+        gate: status.gate,
+        stopped: stop.is_asked(),
+        seconds: started.elapsed().as_secs_f64(),
+    };
     let exit = Exit::of(&ended.report.left, ended.gate.as_ref().map(|(kind, _)| *kind));
     if output.is_json() {
         output.json(&ended.for_programs(exit))?;
@@ -113,7 +120,8 @@ fn adapter(args: &Args) -> Result<SyncEndpoint, Problem> {
         headers.push(("authorization".into(), format!("Bearer {}", token.trim())));
     }
     let headers = Headers(headers);
-    checked_headers(&headers).map_err(|error| Problem::new(error.to_string()).hint("check --header and --token-env"))?;
+    checked_headers(&headers)
+        .map_err(|error| Problem::new(error.to_string()).hint("check --header and --token-env"))?;
     let mut builder = SyncEndpoint::builder(&*args.endpoint).headers(headers);
     if args.allow_insecure_http {
         builder = builder.allow_insecure_http();
@@ -133,7 +141,9 @@ fn adapter(args: &Args) -> Result<SyncEndpoint, Problem> {
             | EndpointError::Host
             | EndpointError::Port
             | EndpointError::Path
-            | EndpointError::NoTransport => problem.hint("an endpoint looks like https://api.example.com/sync"),
+            | EndpointError::NoTransport => {
+                problem.hint("an endpoint looks like https://api.example.com/sync")
+            }
         }
     })
 }

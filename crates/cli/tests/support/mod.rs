@@ -154,7 +154,8 @@ impl Server {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        let listening: Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
         let addr = listening["address"].as_str().unwrap().parse().unwrap();
         Self { child, addr, db }
     }
@@ -237,8 +238,9 @@ impl Stored {
             let mut rows = statement.query([]).unwrap();
             rows.next().unwrap().map_or(0, |row| row.get::<_, i64>(0).unwrap() as u64)
         };
-        let mut statement =
-            connection.prepare("SELECT entity_type, entity_id, fields FROM records WHERE fields IS NOT NULL").unwrap();
+        let mut statement = connection
+            .prepare("SELECT entity_type, entity_id, fields FROM records WHERE fields IS NOT NULL")
+            .unwrap();
         let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?))).unwrap();
         Self {
             records: rows.map(Result::unwrap).collect(),
@@ -260,7 +262,8 @@ impl Stored {
     /// Whether this task took effect.
     pub(crate) fn task_took_effect(db: &Path, task: &str) -> bool {
         let connection = Connection::open_with_flags(db, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-        let mut statement = connection.prepare("SELECT 1 FROM seen WHERE status = 0 AND task_id = ?1").unwrap();
+        let mut statement =
+            connection.prepare("SELECT 1 FROM seen WHERE status = 0 AND task_id = ?1").unwrap();
         statement.exists([task]).unwrap()
     }
 }

@@ -328,6 +328,11 @@ impl StoreRead for MemoryTx<'_> {
         Ok(self.state.waiting.range((Excluded((now, u64::MAX)), Unbounded)).next().map(|(at, _)| *at))
     }
 
+    fn waiting_after(&self, moment: Timestamp, limit: usize) -> Result<Page, StoreError> {
+        let waiting = self.state.waiting.range((Excluded((moment, u64::MAX)), Unbounded));
+        Ok(self.state.page(waiting.map(|(_, seq)| *seq).take(limit)))
+    }
+
     fn tasks_in_state(&self, state: StateKind, after: u64, limit: usize) -> Result<Page, StoreError> {
         let rows = self.state.in_state.get(&state).map(|rows| rows.range((Excluded(after), Unbounded)));
         Ok(self.state.page(rows.into_iter().flatten().copied().take(limit)))

@@ -222,6 +222,7 @@ mod tx {
             next_of_lane(&self, lane: &str, after: u64) -> Option<Task>;
             claimable(&self, now: Timestamp, limit: usize) -> Page;
             next_claim(&self, now: Timestamp) -> Option<Timestamp>;
+            waiting_after(&self, moment: Timestamp, limit: usize) -> Page;
             tasks_in_state(&self, state: StateKind, after: u64, limit: usize) -> Page;
             oldest(&self) -> Option<Timestamp>;
             entity(&self, key: &EntityKey) -> Option<StoredEntity>;

@@ -142,7 +142,8 @@ pub(crate) fn run_unprivileged(name: &str, folder: &Folder) {
         command.uid(65_534).gid(65_534);
     }
     let output = command.output().unwrap();
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    let text =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
@@ -155,7 +156,8 @@ impl SmallDisk {
     pub(crate) fn new(kib: u32) -> Option<Self> {
         let folder = Folder::new();
         let size = format!("size={kib}k");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
         mount.is_ok_and(|output| output.status.success()).then_some(Self(folder))
     }
 

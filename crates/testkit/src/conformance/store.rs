@@ -106,6 +106,7 @@ cases! {
         a_task_is_claimed_when_its_moment_has_come,
         waiting_tasks_do_not_keep_ready_ones_back,
         the_next_claim_is_the_least_still_to_come,
+        waiting_tasks_are_found_by_their_moment,
         the_oldest_is_the_one_in_front,
         conflicts_come_newest_first,
         a_limit_of_nothing_gives_nothing,

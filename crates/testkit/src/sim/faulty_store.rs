@@ -93,6 +93,10 @@ impl StoreRead for FaultyTx<'_> {
         self.tick()?;
         self.inner.next_claim(now)
     }
+    fn waiting_after(&self, moment: Timestamp, limit: usize) -> Result<Page, StoreError> {
+        self.tick()?;
+        self.inner.waiting_after(moment, limit)
+    }
     fn tasks_in_state(&self, state: StateKind, after: u64, limit: usize) -> Result<Page, StoreError> {
         self.tick()?;
         self.inner.tasks_in_state(state, after, limit)

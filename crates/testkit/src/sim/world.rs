@@ -189,8 +189,11 @@ impl World {
         for device in 0..self.devices.len() {
             self.devices[device].online = true;
             for process in 0..self.devices[device].processes.len() {
-                let wait = self.rng.below(5_000);
-                self.later(wait, Happening::Start { device, process });
+                // A user tries again: an answer that was already on its way may still say 401 and end a session.
+                for again in [0, 60_000, 3_600_000] {
+                    let wait = again + self.rng.below(5_000);
+                    self.later(wait, Happening::Start { device, process });
+                }
             }
         }
     }

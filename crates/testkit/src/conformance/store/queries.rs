@@ -235,6 +235,26 @@ pub(super) fn the_next_claim_is_the_least_still_to_come(harness: &dyn StoreUnder
     });
 }
 
+pub(super) fn waiting_tasks_are_found_by_their_moment(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    let moments = [Some(300), None, Some(100), Some(0), Some(200), Some(-5), Some(100)];
+    let tasks: Vec<Task> = (1..)
+        .zip(moments)
+        .map(|(seq, at)| Task { claim_at: at.map(Timestamp), ..task(seq, &note("1")) })
+        .collect();
+    put(store.as_mut(), &tasks);
+    look(store.as_mut(), |tx| {
+        let waiting = |moment, limit| -> Vec<u64> {
+            let page = tx.waiting_after(Timestamp(moment), limit).unwrap();
+            page.tasks.iter().map(|task| task.seq).collect()
+        };
+        assert_eq!(waiting(i64::MIN, 10), [3, 7, 5, 1], "never one that is ready at once");
+        assert_eq!(waiting(0, 2), [3, 7]);
+        assert_eq!(waiting(100, 10), [5, 1]);
+        assert_eq!(waiting(300, 10), [0; 0]);
+    });
+}
+
 pub(super) fn the_oldest_is_the_one_in_front(harness: &dyn StoreUnderTest) {
     let mut store = harness.create();
     let tasks = [(3, 5), (2, 900), (4, 1)]
