@@ -1,7 +1,6 @@
 //! The contract with a backend: an adapter makes one call, once, and sorts the answer.
 //!
-//! It never retries, never waits and never decides what follows; it does not know the queue. Every implementation can
-//! be run through the public adapter suite of `landfall-testkit`.
+//! It never retries, never waits and never decides what follows; it does not know the queue.
 
 use crate::change::Operation;
 use crate::entity::RemoteEntity;
@@ -139,7 +138,7 @@ pub struct PushTask {
     /// The frozen bytes: one JSON object in the shape of a task of the sync endpoint protocol. Sent as they are by the
     /// sync endpoint adapter; other adapters build their request from it, always in the same way.
     pub payload: Arc<str>,
-    /// How often these bytes were sent before; 0 at the first attempt.
+    /// How often bytes of it may have left this machine before; 0 at the first attempt.
     pub attempt: u32,
 }
 

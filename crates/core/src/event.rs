@@ -26,6 +26,11 @@ pub enum Event {
         /// The task.
         task: TaskId,
     },
+    /// A stream of changes was taken; none of them is told of by itself.
+    Imported {
+        /// How many.
+        changes: u64,
+    },
     /// A batch is on its way.
     SendStarted {
         /// The call.

@@ -1,6 +1,7 @@
 //! What went wrong with a call, in two dimensions: what happened, and whether the backend may have acted on it.
 //!
-//! An adapter says what it saw; only `machine/push.rs` decides what follows. Tests: the table in `machine/push.rs`.
+//! An adapter says what it saw; only `machine/push.rs` decides what follows. Tests: the table in `tests/machine.rs`
+//! of `landfall-testkit`.
 
 use alloc::boxed::Box;
 use alloc::string::String;

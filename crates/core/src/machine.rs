@@ -7,13 +7,16 @@
 //!
 //! The queue itself is never held here: the state is a handful of calls, a gate and a session, whatever the queue's
 //! length (G14). Time, entropy and storage are arguments; this module knows no thread, no socket, no clock.
-//! Tests: the simulator of `landfall-testkit`, and unit tests at the end of each part.
+//! Tests: the simulator of `landfall-testkit`, its `tests/machine.rs` and `tests/interleavings.rs`.
 
 use crate::adapter::{CallContext, Capabilities, PushBatch};
+use crate::change::Operation;
 use crate::config::Config;
+use crate::entity::{Body, StoredEntity};
 use crate::event::{Event, Report};
 use crate::failure::FailureKind;
 use crate::id::{CallId, ClientId, EntityKey, Entropy, Fence, IdempotencyKey, TaskId, Version};
+use crate::patch;
 use crate::store::{Replica, StoreError, StoreTx};
 use crate::task::{FailureNote, JournalEntry, StateKind, Task, TaskState, Verdict};
 use crate::time::{Hlc, Mono, Now, Timestamp};
@@ -46,7 +49,9 @@ pub struct Machine {
 #[derive(Clone, Debug)]
 struct State {
     /// Calls under way and the tasks they carry, in the order sent.
-    calls: BTreeMap<CallId, Vec<Sent>>,
+    calls: BTreeMap<CallId, Arc<[Sent]>>,
+    /// Halves of refused batches that wait for a free call. Their tasks are in flight as far as the store knows.
+    halves: Vec<Arc<[Sent]>>,
     next_call: u64,
     gate: Gate,
     /// Calls that failed in a row for a passing reason.
@@ -124,6 +129,10 @@ pub enum Effect {
     SessionEnded(Report),
 }
 
+/// A point within a step, see [`Step::mark`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark(usize);
+
 /// One step under construction: see the module's description.
 #[derive(Debug)]
 #[must_use = "a step does nothing until it is finished, committed and applied"]
@@ -134,6 +143,8 @@ pub struct Step {
     capabilities: Capabilities,
     state: State,
     effects: Vec<Effect>,
+    /// While a stream of changes is taken: one event tells of all of them.
+    hushed: bool,
     replica: Option<Replica>,
     replica_changed: bool,
 }
@@ -163,6 +174,7 @@ impl Machine {
         let batch_tasks = config.push.batch_tasks.min(capabilities.batch_tasks).max(1);
         let state = State {
             calls: BTreeMap::new(),
+            halves: Vec::new(),
             // Numbers of another opening of the same store must not be mistaken for ours.
             next_call: replica.opens << 32,
             gate: Gate::Open,
@@ -190,6 +202,7 @@ impl Machine {
             capabilities: self.capabilities.clone(),
             state: self.state.clone(),
             effects: Vec::new(),
+            hushed: false,
             replica: None,
             replica_changed: false,
         }
@@ -248,7 +261,34 @@ impl Step {
     }
 
     fn emit(&mut self, event: Event) {
-        self.effects.push(Effect::Emit(event));
+        let of_one_change =
+            matches!(event, Event::Enqueued { .. } | Event::Coalesced { .. } | Event::Settled { .. });
+        if !(self.hushed && of_one_change) {
+            self.effects.push(Effect::Emit(event));
+        }
+    }
+
+    /// A point to which [`forget_since`](Self::forget_since) can return, beside a savepoint of the transaction.
+    pub fn mark(&self) -> Mark {
+        Mark(self.effects.len())
+    }
+
+    /// What was to be told since `mark` is not true any more: the transaction was rolled back to its savepoint.
+    pub fn forget_since(&mut self, mark: Mark) {
+        self.effects.truncate(mark.0);
+    }
+
+    /// A stream of changes begins: from here on no event tells of a single one, so that memory stays flat (G14).
+    pub fn begin_stream(&mut self) {
+        self.hushed = true;
+    }
+
+    /// The stream is over: one event tells of all of it, if any of it was taken.
+    pub fn end_stream(&mut self, changes: u64) {
+        self.hushed = false;
+        if changes > 0 {
+            self.emit(Event::Imported { changes });
+        }
     }
 
     /// The replica row, read once per step: another process may have moved its clock.
@@ -348,9 +388,45 @@ impl Step {
         }
     }
 
+    /// What is known of a record. Of a damaged row nothing is: it is told, and the record begins anew with a generation
+    /// that no earlier task of it can have had, so that no task id is ever given twice.
+    fn entity(&mut self, tx: &dyn StoreTx, key: &EntityKey) -> Result<StoredEntity, StoreError> {
+        match tx.entity(key) {
+            Ok(entity) => Ok(entity.unwrap_or_else(|| StoredEntity::unknown(key.clone()))),
+            Err(StoreError::Damaged(what)) => {
+                self.emit(Event::Damaged { what });
+                let generation = u64::try_from(self.now.wall.0).unwrap_or(0);
+                Ok(StoredEntity { generation, ..StoredEntity::unknown(key.clone()) })
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Makes anew what the app sees: the base with every queued change of the record laid over it, in order.
+    ///
+    /// An edit of a record that the backend has deleted stays visible until the conflict that it will meet is resolved.
+    fn lay_over(&mut self, tx: &dyn StoreTx, entity: &mut StoredEntity) -> Result<(), StoreError> {
+        let mut view = entity.base.as_ref().map(|base| base.body.clone());
+        let mut after = 0;
+        let mut edited = false;
+        while let Some(task) = self.readable(tx.next_of_entity(&entity.key, after))? {
+            view = Some(patch::apply(&task.intent, view.as_ref()));
+            edited = task.intent.operation != Operation::Delete;
+            after = task.seq;
+        }
+        let edit_of_a_deleted_record = edited && view == Some(Body::Deleted);
+        if !(edit_of_a_deleted_record && matches!(entity.local, Some(Body::Live(_)))) {
+            entity.local = view;
+        }
+        Ok(())
+    }
+
     /// Makes a task a dead letter. It stays in its place and blocks its lane until somebody decides (G2, G5).
     fn bury(&mut self, tx: &mut dyn StoreTx, mut task: Task, note: FailureNote) -> Result<(), StoreError> {
         let why = note.kind;
+        if matches!(why, FailureKind::Rejected | FailureKind::Forbidden) {
+            task.attempts = task.attempts.saturating_add(1);
+        }
         task.become_state(TaskState::Dead { why });
         task.claim_at = None;
         task.last_failure = Some(note);
@@ -383,12 +459,12 @@ impl Step {
         }
     }
 
-    /// The network may be back: what was waited for is tried at once.
+    /// The network may be back: what waits for it is tried at once. A wait that the backend asked for stays (G11).
     pub fn connectivity_regained(&mut self) {
-        if matches!(self.state.gate, Gate::Waiting { .. }) {
+        if matches!(&self.state.gate, Gate::Waiting { why, .. } if *why != FailureKind::RateLimited) {
             self.open_gate();
+            self.state.failures = 0;
         }
-        self.state.failures = 0;
     }
 
     /// Fresh credentials are there: sending goes on.
@@ -538,26 +614,6 @@ fn for_each_in_state(
             None => return Ok(()),
         }
     }
-}
-
-/// Makes anew what the app sees: the base with every queued change of the record laid over it, in order.
-///
-/// An edit of a record that the backend has deleted stays visible until the conflict that it will meet is resolved.
-fn lay_over(tx: &dyn StoreTx, entity: &mut crate::entity::StoredEntity) -> Result<(), StoreError> {
-    use crate::entity::Body;
-    let mut view = entity.base.as_ref().map(|base| base.body.clone());
-    let mut after = 0;
-    let mut edited = false;
-    while let Some(task) = tx.next_of_entity(&entity.key, after)? {
-        view = Some(crate::patch::apply(&task.intent, view.as_ref()));
-        edited = task.intent.operation != crate::change::Operation::Delete;
-        after = task.seq;
-    }
-    let edit_of_a_deleted_record = edited && view == Some(Body::Deleted);
-    if !(edit_of_a_deleted_record && matches!(entity.local, Some(Body::Live(_)))) {
-        entity.local = view;
-    }
-    Ok(())
 }
 
 /// Milliseconds as the wall clock will show them after `wait`.

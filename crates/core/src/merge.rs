@@ -99,7 +99,9 @@ impl Merged {
 ///
 /// `newer` says which side was written later; it matters to `lww` only. The laws, tested in `tests/merge_laws.rs`:
 /// a side that changed nothing yields to the other, equal sides stay as they are, and merging the result with the
-/// same remote again changes nothing (for counters: with the remote as the new base, since the sum counts from it).
+/// same remote again changes nothing. Counters are the exception to the last two: two devices that both counted from 10
+/// to 11 make 12, and a sum that is merged again from the same base counts again. So a merge must be given a remote
+/// state that does not hold the local change yet, and after it the remote state is the new base.
 pub fn fields(
     base: BaseFields<'_>,
     local: &Fields,
@@ -125,7 +127,8 @@ pub fn whole(side: Side, base: BaseFields<'_>, local: &Fields, remote: &Fields) 
         Side::Remote => (remote, local),
     };
     let undone = |name: &&String| !base.of(name).is(lost.value(name)) && !base.untouched(name, local);
-    let conflicts = differing(local, remote).iter().filter(undone).map(|name| FieldConflict {
+    let contested = differing(local, remote);
+    let written_down = |name: &String| FieldConflict {
         path: Path([Step::Field(name.clone())].into()),
         base: base.of(name).cloned(),
         local: local.value(name).cloned(),
@@ -135,8 +138,8 @@ pub fn whole(side: Side, base: BaseFields<'_>, local: &Fields, remote: &Fields) 
         group: None,
         chosen: side.into(),
         result: kept.value(name).cloned(),
-    });
-    let conflicts = conflicts.collect();
+    };
+    let conflicts = contested.iter().filter(undone).map(written_down).collect();
     Merged { fields: kept.clone(), conflicts, still_dirty: differing(kept, remote), refused: None }
 }
 
@@ -240,6 +243,15 @@ impl<'a> Place<'a> {
         Self { node, inherited, depth: self.depth + 1 }
     }
 
+    fn takes_objects_apart(self) -> bool {
+        self.depth < DEPTH_MAX && !self.inherited.is_some_and(FieldRule::is_atomic)
+    }
+
+    /// Whether a counter is declared here or further inside.
+    fn may_count(self) -> bool {
+        self.inherited == Some(&FieldRule::Counter) || self.node.is_some_and(Node::has_counter)
+    }
+
     fn item(self) -> Self {
         Self { inherited: None, depth: self.depth + 1, ..self }
     }
@@ -304,16 +316,45 @@ impl<'a> Merger<'a> {
 
     fn value(&mut self, three: Three<'a>, at: Place<'a>) -> Option<Value> {
         match three.row() {
+            Row::Agreed if at.may_count() => self.counted_twice(three, at),
             Row::Agreed => three.remote.cloned(),
             Row::Only(side) => three.side(side).cloned(),
             Row::Contested => self.contested(three, at),
         }
     }
 
+    /// Both sides hold the same, with counters in it. Two sides that both counted one have counted two: that they are
+    /// equal is chance, and no reason to drop one.
+    fn counted_twice(&mut self, three: Three<'a>, at: Place<'a>) -> Option<Value> {
+        let (Some(local), Some(remote), false) = (three.local, three.remote, three.base.is(three.local))
+        else {
+            return three.remote.cloned();
+        };
+        match (local, remote, at.inherited) {
+            (Value::Object(local), Value::Object(remote), _) if at.takes_objects_apart() => {
+                Some(match BaseFields::inside(three.base) {
+                    Some(base) => Value::Object(self.object(base, local, remote, at)),
+                    None => Value::Object(remote.clone()),
+                })
+            }
+            (Value::List(_), Value::List(_), Some(rule @ FieldRule::KeyedList(key))) => {
+                match Keyed::of(three.base, local, remote, key) {
+                    Ok(lists) => Some(Value::List(self.items(&lists, rule, at))),
+                    Err(_) => Some(remote.clone()),
+                }
+            }
+            (Value::Number(_), Value::Number(_), Some(FieldRule::Counter))
+                if number::sum(three.base, local, remote).is_ok() =>
+            {
+                self.contested(three, at)
+            }
+            _ => Some(remote.clone()),
+        }
+    }
+
     fn contested(&mut self, three: Three<'a>, at: Place<'a>) -> Option<Value> {
-        let atomic = at.depth >= DEPTH_MAX || at.inherited.is_some_and(FieldRule::is_atomic);
-        if let (Some(Value::Object(local)), Some(Value::Object(remote)), Some(base), false) =
-            (three.local, three.remote, BaseFields::inside(three.base), atomic)
+        if let (Some(Value::Object(local)), Some(Value::Object(remote)), Some(base), true) =
+            (three.local, three.remote, BaseFields::inside(three.base), at.takes_objects_apart())
         {
             return Some(Value::Object(self.object(base, local, remote, at)));
         }
@@ -410,6 +451,9 @@ impl<'a> Merger<'a> {
             Answer::Remove => (Chosen::Merged, None),
             Answer::Value(value) => {
                 value.check().map_err(|_| Misfit::BadAnswer)?;
+                if value.is_deeper_than(DEPTH_MAX) {
+                    return Err(Misfit::BadAnswer);
+                }
                 (Chosen::Merged, Some(value))
             }
         };

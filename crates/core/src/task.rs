@@ -193,7 +193,9 @@ pub struct Frozen {
     pub fingerprint: Fingerprint,
     /// The version of the record that the payload is based on.
     pub base_version: Option<Version>,
-    /// How many sends may have reached the backend without a believable answer. Above 0 the fate is open.
+    /// How often bytes of it may have left this machine. At 0 the task may still melt.
+    pub sends: u32,
+    /// How many of those sends got no believable answer. Above 0 the fate is open.
     pub open_sends: u32,
 }
 

@@ -17,7 +17,7 @@ use landfall_core::event::Report;
 use landfall_core::failure::Failure;
 use landfall_core::id::CallId;
 use landfall_core::machine::{Effect, EnqueueError, Enqueued, Machine, Receipt, SessionEnd, Step};
-use landfall_core::store::{Store, StoreError, StoreRead, StoreTx};
+use landfall_core::store::{Savepoint, Store, StoreError, StoreRead, StoreTx};
 use landfall_core::time::{Hlc, Mono};
 use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -36,6 +36,7 @@ const QUIET: Duration = Duration::from_millis(250);
 const STORE_RETRY: Duration = Duration::from_millis(500);
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
+type ReadJob = Box<dyn FnOnce(Result<&dyn StoreRead, StoreError>) + Send>;
 type ChangeSource = Box<dyn Iterator<Item = Result<Change, Box<dyn std::error::Error + Send + Sync>>> + Send>;
 /// Decides about a change of a stream that was refused: passed over, or the end of the stream.
 type OnRefused = Box<dyn FnMut(EnqueueError) -> Result<(), Error> + Send>;
@@ -50,7 +51,7 @@ pub(crate) enum Command {
     Refreshed(bool),
     ConnectivityRegained,
     CredentialsChanged,
-    Read(Box<dyn FnOnce(&dyn StoreRead) + Send>),
+    Read(ReadJob),
     Close,
 }
 
@@ -100,11 +101,27 @@ pub(crate) struct Driver {
     broken: Option<StoreError>,
 }
 
-/// Enqueues of one group that are answered after the commit.
-#[derive(Default)]
-struct Answers {
-    enqueued: Vec<(Reply<Vec<Receipt>>, Result<Vec<Receipt>, EnqueueError>)>,
-    imported: Option<(Reply<Imported>, Imported)>,
+/// What became of a command, known before the commit and told after it.
+enum Outcome {
+    /// Nothing to tell.
+    Done,
+    /// Changes were taken.
+    Taken(Vec<Receipt>),
+    /// Changes were refused for their own reason; nothing of them was stored.
+    Refused(EnqueueError),
+    /// A stream of changes was taken.
+    Imported(Imported),
+    /// A stream of changes broke off; nothing of it was stored.
+    Broken(Error),
+}
+
+impl Outcome {
+    fn receipts(&self) -> &[Receipt] {
+        match self {
+            Self::Taken(receipts) => receipts,
+            Self::Done | Self::Refused(_) | Self::Imported(_) | Self::Broken(_) => &[],
+        }
+    }
 }
 
 impl Driver {
@@ -157,8 +174,8 @@ impl Driver {
             match self.wait(tidy) {
                 Some(first) => {
                     let mut group = std::mem::take(&mut self.retained);
-                    let mut closing = self.collect(first, &mut group);
-                    closing |= self.turn(group);
+                    let closing = self.collect(first, &mut group);
+                    self.turn(group);
                     if closing {
                         break;
                     }
@@ -207,8 +224,7 @@ impl Driver {
     }
 
     /// One turn: a stream of changes is a commit of its own, reads see only what is durable, all else is one commit.
-    /// `true` when the loop must end.
-    fn turn(&mut self, group: Vec<Command>) -> bool {
+    fn turn(&mut self, group: Vec<Command>) {
         let mut writes = Vec::with_capacity(group.len());
         let mut reads = Vec::new();
         let mut imports = Vec::new();
@@ -225,115 +241,94 @@ impl Driver {
         }
         if !reads.is_empty() {
             match self.store.begin() {
-                Ok(tx) => reads.into_iter().for_each(|read| read(&*tx)),
-                Err(error) => tracing::warn!(%error, "a read could not begin"),
+                Ok(tx) => reads.into_iter().for_each(|read| read(Ok(&*tx))),
+                Err(error) => reads.into_iter().for_each(|read| read(Err(error.clone()))),
             }
         }
-        false
     }
 
-    /// Carries out commands in one transaction and answers them when it is durable.
-    fn commit(&mut self, commands: Vec<Command>) {
+    /// Carries out commands in one transaction and answers them when it is durable. If the store fails in the middle,
+    /// each command is tried alone, so that one record's damage is one caller's trouble.
+    fn commit(&mut self, mut commands: Vec<Command>) {
         if let Err(error) = self.mend() {
-            return refuse(&mut self.retained, commands, &error);
+            return self.refuse(commands, &error);
         }
-        let mut answers = Answers::default();
-        let mut retained = Vec::new();
-        let now = self.clock.now();
-        let mut step = self.machine.step(now, self.clock.entropy());
-        let mut tx = match self.store.begin() {
-            Ok(tx) => tx,
-            Err(error) => return refuse(&mut self.retained, commands, &error),
+        let mut step = self.machine.step(self.clock.now(), self.clock.entropy());
+        let outcomes = match self.store.begin() {
+            Ok(mut tx) => match prepare(&mut step, &mut *tx, &mut commands, &self.me) {
+                Ok(outcomes) => Ok((outcomes, tx.commit())),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
         };
-        let mut waiting = Vec::new();
-        let mut trouble = None;
-        for command in commands {
-            let result = match command {
-                Command::Enqueue { changes, reply } => enqueue(&mut step, &mut *tx, changes)
-                    .map(|receipts| answers.enqueued.push((reply, receipts))),
-                Command::Import { changes, on_refused, reply } => {
-                    match import(&mut step, &mut *tx, changes, on_refused) {
-                        Ok(imported) => {
-                            answers.imported = Some((reply, imported));
-                            Ok(())
-                        }
-                        Err(error) => {
-                            // It has the transaction to itself, so leaving without a commit undoes exactly it.
-                            drop(tx);
-                            drop(reply.send(Err(error)));
-                            return;
-                        }
-                    }
-                }
-                Command::Sync { end, reply } => {
-                    step.start_session(end);
-                    waiting.push(reply);
-                    Ok(())
-                }
-                Command::StopSync => {
-                    step.stop_session();
-                    Ok(())
-                }
-                Command::Pushed { call, answer } => {
-                    let done = step.pushed(&mut *tx, call, &answer);
-                    retained.push(Command::Pushed { call, answer });
-                    done
-                }
-                Command::Refreshed(fresh) => {
-                    step.credentials_refreshed(fresh);
-                    Ok(())
-                }
-                Command::ConnectivityRegained => {
-                    step.connectivity_regained();
-                    Ok(())
-                }
-                Command::CredentialsChanged => {
-                    step.credentials_changed();
-                    Ok(())
-                }
-                Command::Read(_) | Command::Close => Ok(()),
-            };
-            if let Err(error) = result {
-                trouble = Some(error);
-                break;
-            }
-        }
-        let me = &self.me;
-        let prepared = match trouble {
-            Some(error) => Err(error),
-            None => {
-                let lead =
-                    |step: &mut Step, tx: &mut dyn StoreTx| step.lead(tx, me, &leader::is_gone).map(drop);
-                let led = if step.needs_lease() { lead(&mut step, &mut *tx) } else { Ok(()) };
-                led.and_then(|()| step.finish(&mut *tx))
-            }
-        };
-        if let Err(error) = prepared {
-            drop(tx);
-            tracing::warn!(%error, "a step was rolled back");
-            self.retained = retained;
-            answers.refuse(&error);
-            fail_sync(waiting, &error);
-            return;
-        }
-        let newest = step.newest_time();
-        match tx.commit() {
-            Ok(()) => {
-                self.syncing.extend(waiting);
+        match outcomes {
+            Ok((outcomes, Ok(()))) => {
                 let effects = self.machine.apply(step);
-                answers.deliver();
+                self.deliver(commands, outcomes);
                 self.carry_out(effects);
             }
+            Ok((outcomes, Err(error))) => self.look_up(commands, outcomes, step.newest_time(), error),
+            Err(error) if commands.len() > 1 => {
+                tracing::warn!(%error, "a step was rolled back; its parts are tried alone");
+                commands.into_iter().for_each(|command| self.commit(vec![command]));
+            }
             Err(error) => {
-                tracing::error!(%error, "a commit failed; reopening the store");
-                self.broken = Some(error.clone());
-                let landed = self.mend().and_then(|()| self.has_landed(&answers, newest));
-                match landed {
-                    Ok(true) => answers.deliver(),
-                    Ok(false) => answers.refuse(&error),
-                    Err(_) => answers.outcome_unknown(&error),
+                tracing::warn!(%error, "a step was rolled back");
+                self.refuse(commands, &error);
+            }
+        }
+    }
+
+    /// A commit failed: reopens the store, looks whether it landed after all, and tells the truth.
+    fn look_up(
+        &mut self,
+        commands: Vec<Command>,
+        outcomes: Vec<Outcome>,
+        newest: Option<Hlc>,
+        error: StoreError,
+    ) {
+        tracing::error!(%error, "a commit failed; reopening the store");
+        self.broken = Some(error.clone());
+        let landed = self.mend().and_then(|()| self.has_landed(&outcomes, newest));
+        for (command, outcome) in commands.into_iter().zip(outcomes) {
+            let task = outcome.receipts().first().and_then(|receipt| receipt.task);
+            let failure = || match landed {
+                Ok(_) => Error::Store(error.clone()),
+                Err(_) => Error::OutcomeUnknown { task, reason: error.clone() },
+            };
+            match (command, outcome) {
+                (Command::Enqueue { reply, .. }, Outcome::Refused(refused)) => {
+                    drop(reply.send(Err(refused.into())))
                 }
-                fail_sync(waiting, &error);
+                (Command::Enqueue { reply, .. }, Outcome::Taken(receipts)) if landed == Ok(true) => {
+                    drop(reply.send(Ok(receipts)));
+                }
+                (Command::Import { reply, .. }, Outcome::Imported(imported)) if landed == Ok(true) => {
+                    drop(reply.send(Ok(imported)));
+                }
+                (Command::Enqueue { reply, .. }, _) => drop(reply.send(Err(failure()))),
+                (Command::Import { reply, .. }, _) => drop(reply.send(Err(failure()))),
+                (Command::Sync { reply, .. }, _) => drop(reply.send(Err(Error::Store(error.clone())))),
+                // What was under way is of unknown fate now and will be asked for again.
+                _ => {}
+            }
+        }
+    }
+
+    /// The commit is durable: everybody hears what became of theirs.
+    fn deliver(&mut self, commands: Vec<Command>, outcomes: Vec<Outcome>) {
+        for (command, outcome) in commands.into_iter().zip(outcomes) {
+            match (command, outcome) {
+                (Command::Enqueue { reply, .. }, Outcome::Taken(receipts)) => drop(reply.send(Ok(receipts))),
+                (Command::Enqueue { reply, .. }, Outcome::Refused(refused)) => {
+                    drop(reply.send(Err(refused.into())))
+                }
+                (Command::Import { reply, .. }, Outcome::Imported(imported)) => {
+                    drop(reply.send(Ok(imported)))
+                }
+                (Command::Import { reply, .. }, Outcome::Broken(error)) => drop(reply.send(Err(error))),
+                (Command::Sync { reply, .. }, _) => self.syncing.push(reply),
+                _ => {}
             }
         }
     }
@@ -350,17 +345,19 @@ impl Driver {
         Ok(())
     }
 
-    /// Whether the transaction whose commit failed is durable after all.
-    fn has_landed(&mut self, answers: &Answers, newest: Option<Hlc>) -> Result<bool, StoreError> {
+    /// Whether the transaction whose commit failed is durable after all. It is one transaction: any trace of it proves
+    /// all of it.
+    fn has_landed(&mut self, outcomes: &[Outcome], newest: Option<Hlc>) -> Result<bool, StoreError> {
         let tx = self.store.begin()?;
-        let mut receipts =
-            answers.enqueued.iter().filter_map(|(_, receipts)| receipts.as_ref().ok()).flatten();
-        let fresh =
-            receipts.find(|receipt| receipt.outcome == Enqueued::New).and_then(|receipt| receipt.task);
-        match fresh {
-            Some(task) => Ok(tx.task(task)?.is_some() || tx.journal(task)?.is_some()),
-            None => Ok(newest.is_some() && tx.replica()?.map(|replica| replica.clock) >= newest),
+        for receipt in outcomes.iter().flat_map(Outcome::receipts) {
+            let Some(task) = receipt.task else { continue };
+            match receipt.outcome {
+                Enqueued::New => return Ok(tx.task(task)?.is_some() || tx.journal(task)?.is_some()),
+                Enqueued::Annihilated | Enqueued::NoChange => return Ok(tx.task(task)?.is_none()),
+                Enqueued::Coalesced | Enqueued::Repeated => {}
+            }
         }
+        Ok(newest.is_some() && tx.replica()?.map(|replica| replica.clock) >= newest)
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
@@ -404,6 +401,23 @@ impl Driver {
         live.gate = self.machine.gate().map(|(kind, message)| (kind, message.to_owned()));
     }
 
+    /// Nothing could be done: callers hear why, answers of the backend are kept for another try.
+    fn refuse(&mut self, commands: Vec<Command>, error: &StoreError) {
+        for command in commands {
+            match command {
+                Command::Enqueue { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+                Command::Import { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+                Command::Sync { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+                kept @ (Command::Pushed { .. } | Command::Refreshed(_)) => self.retained.push(kept),
+                Command::StopSync
+                | Command::ConnectivityRegained
+                | Command::CredentialsChanged
+                | Command::Read(_)
+                | Command::Close => {}
+            }
+        }
+    }
+
     /// Lets the journal forget; `true` when there is more to forget.
     fn tidy(&mut self) -> Result<bool, StoreError> {
         let mut step = self.machine.step(self.clock.now(), self.clock.entropy());
@@ -445,56 +459,6 @@ impl Drop for Driver {
     }
 }
 
-impl Answers {
-    fn deliver(self) {
-        for (reply, receipts) in self.enqueued {
-            drop(reply.send(receipts.map_err(Error::from)));
-        }
-        if let Some((reply, imported)) = self.imported {
-            drop(reply.send(Ok(imported)));
-        }
-    }
-
-    fn refuse(self, error: &StoreError) {
-        self.fail(|_| error.clone().into());
-    }
-
-    fn outcome_unknown(self, reason: &StoreError) {
-        self.fail(|task| Error::OutcomeUnknown { task, reason: reason.clone() });
-    }
-
-    fn fail(self, why: impl Fn(Option<landfall_core::id::TaskId>) -> Error) {
-        for (reply, receipts) in self.enqueued {
-            let answer = match receipts {
-                // It was refused for its own reason, whatever became of the others.
-                Err(refused) => refused.into(),
-                Ok(receipts) => why(receipts.first().and_then(|receipt| receipt.task)),
-            };
-            drop(reply.send(Err(answer)));
-        }
-        if let Some((reply, _)) = self.imported {
-            drop(reply.send(Err(why(None))));
-        }
-    }
-}
-
-/// Nothing could be done: callers hear why, answers of the backend are kept for another try.
-fn refuse(retained: &mut Vec<Command>, commands: Vec<Command>, error: &StoreError) {
-    for command in commands {
-        match command {
-            Command::Enqueue { reply, .. } => drop(reply.send(Err(error.clone().into()))),
-            Command::Import { reply, .. } => drop(reply.send(Err(error.clone().into()))),
-            Command::Sync { reply, .. } => drop(reply.send(Err(error.clone().into()))),
-            kept @ (Command::Pushed { .. } | Command::Refreshed(_)) => retained.push(kept),
-            Command::StopSync
-            | Command::ConnectivityRegained
-            | Command::CredentialsChanged
-            | Command::Read(_)
-            | Command::Close => {}
-        }
-    }
-}
-
 fn fail_sync(waiting: Vec<Reply<Report>>, error: &StoreError) {
     for reply in waiting {
         drop(reply.send(Err(error.clone().into())));
@@ -514,59 +478,119 @@ fn open_machine(
     Ok(machine)
 }
 
-/// Stores all of `changes` or none. `Err` only for the store's reasons, which end the whole group.
-fn enqueue(
+/// Everything that `commands` ask for, in one transaction. `Err` only for the store's reasons, which end the whole group.
+fn prepare(
     step: &mut Step,
     tx: &mut dyn StoreTx,
-    changes: Vec<Change>,
-) -> Result<Result<Vec<Receipt>, EnqueueError>, StoreError> {
+    commands: &mut [Command],
+    me: &str,
+) -> Result<Vec<Outcome>, StoreError> {
+    // What may have to be tried again alone is kept; what is alone already is not copied.
+    let alone = commands.len() == 1;
+    let mut outcomes = Vec::with_capacity(commands.len());
+    for command in commands {
+        outcomes.push(match command {
+            Command::Enqueue { changes, .. } if alone => enqueue(step, tx, std::mem::take(changes))?,
+            Command::Enqueue { changes, .. } => enqueue(step, tx, changes.clone())?,
+            Command::Import { changes, on_refused, .. } => import(step, tx, changes, on_refused)?,
+            Command::Sync { end, .. } => {
+                step.start_session(*end);
+                Outcome::Done
+            }
+            Command::StopSync => {
+                step.stop_session();
+                Outcome::Done
+            }
+            Command::Pushed { call, answer } => {
+                step.pushed(tx, *call, answer)?;
+                Outcome::Done
+            }
+            Command::Refreshed(fresh) => {
+                step.credentials_refreshed(*fresh);
+                Outcome::Done
+            }
+            Command::ConnectivityRegained => {
+                step.connectivity_regained();
+                Outcome::Done
+            }
+            Command::CredentialsChanged => {
+                step.credentials_changed();
+                Outcome::Done
+            }
+            Command::Read(_) | Command::Close => Outcome::Done,
+        });
+    }
+    if step.needs_lease() {
+        step.lead(tx, me, &leader::is_gone)?;
+    }
+    step.finish(tx)?;
+    Ok(outcomes)
+}
+
+/// Stores all of `changes` or none.
+fn enqueue(step: &mut Step, tx: &mut dyn StoreTx, changes: Vec<Change>) -> Result<Outcome, StoreError> {
     // A single change that is refused has written nothing.
-    let point = if changes.len() > 1 { Some(tx.savepoint()?) } else { None };
+    let point = if changes.len() > 1 { Some((tx.savepoint()?, step.mark())) } else { None };
     let mut receipts = Vec::with_capacity(changes.len());
     for change in changes {
         match step.enqueue(tx, change) {
             Ok(receipt) => receipts.push(receipt),
             Err(EnqueueError::Store(error)) => return Err(error),
             Err(refused) => {
-                if let Some(point) = point {
+                if let Some((point, mark)) = point {
                     tx.rollback_to(point)?;
                     tx.release(point)?;
+                    step.forget_since(mark);
                 }
-                return Ok(Err(refused));
+                return Ok(Outcome::Refused(refused));
             }
         }
     }
-    if let Some(point) = point {
+    if let Some((point, _)) = point {
         tx.release(point)?;
     }
-    Ok(Ok(receipts))
+    Ok(Outcome::Taken(receipts))
 }
 
-/// Stores a stream of changes, without ever holding more than one. A refused change has written nothing, so passing
-/// it over leaves nothing of it behind; trouble of the store always ends the stream.
+/// Stores all of a stream of changes or none, without ever holding more than one.
 fn import(
     step: &mut Step,
     tx: &mut dyn StoreTx,
-    changes: ChangeSource,
-    mut on_refused: OnRefused,
-) -> Result<Imported, Error> {
+    changes: &mut ChangeSource,
+    on_refused: &mut OnRefused,
+) -> Result<Outcome, StoreError> {
+    let point = tx.savepoint()?;
     let mut imported = Imported::default();
+    step.begin_stream();
     for change in changes {
-        let receipt = match step.enqueue(tx, change.map_err(Error::Input)?) {
-            Ok(receipt) => receipt,
-            Err(EnqueueError::Store(error)) => return Err(error.into()),
-            Err(refused) => {
-                on_refused(refused)?;
-                continue;
-            }
+        let taken = match change {
+            Ok(change) => step.enqueue(tx, change),
+            Err(error) => return abandon(step, tx, point, Error::Input(error)),
         };
-        imported.changes += 1;
-        match receipt.outcome {
-            Enqueued::New => imported.tasks += 1,
-            Enqueued::Coalesced => imported.coalesced += 1,
-            Enqueued::Annihilated => imported.annihilated += 1,
-            Enqueued::NoChange | Enqueued::Repeated => imported.unchanged += 1,
+        match taken {
+            Ok(receipt) => imported.count(receipt.outcome),
+            Err(EnqueueError::Store(error)) => return Err(error),
+            Err(refused) => {
+                if let Err(error) = on_refused(refused) {
+                    return abandon(step, tx, point, error);
+                }
+            }
         }
     }
-    Ok(imported)
+    tx.release(point)?;
+    step.end_stream(imported.changes);
+    Ok(Outcome::Imported(imported))
+}
+
+/// Undoes the part of a stream that was taken.
+fn abandon(
+    step: &mut Step,
+    tx: &mut dyn StoreTx,
+    point: Savepoint,
+    error: Error,
+) -> Result<Outcome, StoreError> {
+    tx.rollback_to(point)?;
+    tx.release(point)?;
+    step.end_stream(0);
+    Ok(Outcome::Broken(error))
 }

@@ -13,7 +13,7 @@ use landfall_core::entity::StoredEntity;
 use landfall_core::event::Report;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::{EntityKey, TaskId};
-use landfall_core::machine::{EnqueueError, Receipt, SessionEnd};
+use landfall_core::machine::{EnqueueError, Enqueued, Receipt, SessionEnd};
 use landfall_core::store::{Counts, Page, Replica, Store, StoreError, StoreRead, StoreReader};
 use landfall_core::task::{JournalEntry, Task};
 use landfall_core::time::Timestamp;
@@ -71,6 +71,18 @@ pub struct Imported {
     pub annihilated: u64,
     /// Changes that changed nothing.
     pub unchanged: u64,
+}
+
+impl Imported {
+    pub(crate) fn count(&mut self, outcome: Enqueued) {
+        self.changes += 1;
+        *match outcome {
+            Enqueued::New => &mut self.tasks,
+            Enqueued::Coalesced => &mut self.coalesced,
+            Enqueued::Annihilated => &mut self.annihilated,
+            Enqueued::NoChange | Enqueued::Repeated => &mut self.unchanged,
+        } += 1;
+    }
 }
 
 impl Handle {
@@ -343,7 +355,7 @@ impl Engine {
         }
         drop(reader);
         let (sender, receiver) = oneshot::channel();
-        let command = Command::Read(Box::new(move |store| drop(sender.send(read(store)))));
+        let command = Command::Read(Box::new(move |store| drop(sender.send(store.and_then(read)))));
         self.handle.commands.send(command).map_err(|_| Error::Closed)?;
         Ok(pollster::block_on(receiver).map_err(|_| Error::Closed)??)
     }

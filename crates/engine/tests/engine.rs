@@ -136,6 +136,45 @@ fn many_changes_are_stored_together_or_not_at_all() {
 }
 
 #[test]
+fn one_records_damage_is_one_callers_trouble() {
+    let mut memory = MemoryStore::default();
+    let damaged = support::enqueue_into(&mut memory, note(7));
+    assert!(memory.damage(damaged));
+    let store = BrokenStore::new(memory).slow_commits(Duration::from_millis(5));
+    let engine = Engine::builder(store, Scripted::honest()).build_blocking().unwrap();
+    let callers: Vec<_> = (0..16)
+        .map(|id| {
+            let engine = engine.clone();
+            thread::spawn(move || {
+                (id, engine.enqueue_blocking(Change::upsert("note", format!("n{id}")).set("a", 1)))
+            })
+        })
+        .collect();
+    for caller in callers {
+        let (id, answer) = caller.join().unwrap();
+        match answer {
+            Ok(_) => assert_ne!(id, 7),
+            Err(Error::Enqueue(error)) => panic!("{error}"),
+            Err(error) => assert!(id == 7 && error.to_string().contains("damaged"), "{id}: {error}"),
+        }
+    }
+    let report = engine.sync_until_blocking(DRAINED).unwrap();
+    assert_eq!((report.applied, report.left.dead), (15, 1));
+}
+
+#[test]
+fn what_was_refused_is_not_told_as_stored() {
+    let engine = Engine::local(MemoryStore::default()).build_blocking().unwrap();
+    let mut events = engine.events();
+    engine.enqueue_many_blocking(vec![note(1), note(2), note(1)]).unwrap_err();
+    engine.import_blocking([Ok(note(3)), Err("bad")]).unwrap_err();
+    let imported = engine.import_blocking([Ok::<_, Error>(note(3))]).unwrap();
+    engine.close();
+    let heard: Vec<_> = std::iter::from_fn(|| events.next_within(Duration::from_secs(1))).collect();
+    assert_eq!(heard, [Notice::Event(Event::Imported { changes: imported.changes })]);
+}
+
+#[test]
 fn an_adapter_that_panics_is_an_answer_like_any_other() {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&calls);

@@ -24,7 +24,10 @@ fn main() {
     // `cargo bench` passes `--bench`.
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     match (args.next().as_deref(), args.next()) {
-        (Some("pull"), Some(path)) => { std::fs::create_dir_all(&path).unwrap(); against_plain_sql(Path::new(&path)) },
+        (Some("pull"), Some(path)) => {
+            std::fs::create_dir_all(&path).unwrap();
+            against_plain_sql(Path::new(&path))
+        }
         (Some("drain"), Some(path)) => drain(Path::new(&path)),
         (rows, _) => measure(rows.map_or(1_000_000, |rows| rows.parse().unwrap())),
     }
@@ -73,7 +76,15 @@ fn measure(rows: u64) {
 }
 
 fn timed(work: impl FnOnce()) -> Duration {
-    let cpu = || std::fs::read_to_string("/proc/self/schedstat").unwrap().split(' ').next().unwrap().parse::<u64>().unwrap();
+    let cpu = || {
+        std::fs::read_to_string("/proc/self/schedstat")
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
     let start = cpu();
     work();
     Duration::from_nanos(cpu() - start)
@@ -165,6 +176,7 @@ fn frozen(task: &Task, round: u64) -> Task {
             payload,
             fingerprint,
             base_version: None,
+            sends: 1,
             open_sends: 1,
         }),
         ..task.clone()
@@ -264,12 +276,12 @@ fn against_plain_sql(folder: &Path) {
     });
     ours.idle().unwrap();
     for _ in 0..10 {
-    let pulled = timed(|| {
-        let mut tx = ours.begin().unwrap();
-        entities.iter().for_each(|entity| tx.put_entity(entity).unwrap());
-        tx.commit().unwrap();
-    });
-    println!("{pulled:?}");
+        let pulled = timed(|| {
+            let mut tx = ours.begin().unwrap();
+            entities.iter().for_each(|entity| tx.put_entity(entity).unwrap());
+            tx.commit().unwrap();
+        });
+        println!("{pulled:?}");
     }
     let (_, rows) = plain_rows(&source, "landfall_entities");
     let plain_pulled = timed(|| {

@@ -34,6 +34,7 @@ CREATE TABLE landfall_tasks (
     fingerprint     BLOB,                   -- 32 bytes
     base_version    TEXT,
     open_sends      INTEGER,
+    sends           INTEGER,
     sum             INTEGER NOT NULL
 ) STRICT;
 

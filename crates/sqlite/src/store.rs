@@ -104,6 +104,17 @@ impl Store for SqliteStore {
     }
 }
 
+impl Drop for SqliteStore {
+    /// A long log left behind would be read through at the next opening, before the first task is seen.
+    fn drop(&mut self) {
+        let log_bytes = fs::metadata(wal::path_of(&self.path)).map_or(0, |metadata| metadata.len());
+        if log_bytes > LOG_BYTES_MAX {
+            // Nobody is there to hear of a failure, and nothing is lost by it.
+            let _ = self.idle();
+        }
+    }
+}
+
 /// Moves the log into the file. Its row only says how far it came.
 fn checkpoint(connection: &Connection, pragma: &str) -> Result<(), StoreError> {
     connection.query_one(pragma, (), |_| Ok(())).map_err(failed)

@@ -18,7 +18,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 /// How many columns the checksum covers.
-const COLUMNS: usize = 29;
+const COLUMNS: usize = 30;
 
 /// `SELECT` of a whole row, in the order of [`cells`], and whatever follows.
 macro_rules! select {
@@ -26,7 +26,8 @@ macro_rules! select {
         concat!(
             "SELECT seq, state, claim_at, priority, task_id, entity_type, entity_id, lane, format, generation, ",
             "operation, schema, not_before, changed_ms, changed_count, enqueued_at, retry_at, fence, why, attempts, ",
-            "conflict_rounds, last_failure, fields, unset, key, payload, fingerprint, base_version, open_sends, sum ",
+            "conflict_rounds, last_failure, fields, unset, key, payload, fingerprint, base_version, open_sends, sends, ",
+            "sum ",
             "FROM landfall_tasks ",
             $rest
         )
@@ -36,15 +37,15 @@ macro_rules! select {
 const INSERT: &str = "INSERT INTO landfall_tasks (seq, state, claim_at, priority, task_id, entity_type, entity_id, \
     lane, format, generation, operation, schema, not_before, changed_ms, changed_count, enqueued_at, retry_at, fence, \
     why, attempts, conflict_rounds, last_failure, fields, unset, key, payload, fingerprint, base_version, open_sends, \
-    sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, \
-    ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)";
+    sends, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, \
+    ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)";
 
 /// Leaves out what names a task, and with it three of the indexes.
 const UPDATE: &str = "UPDATE landfall_tasks SET state = ?2, claim_at = ?3, priority = ?4, format = ?9, \
     generation = ?10, operation = ?11, schema = ?12, not_before = ?13, changed_ms = ?14, changed_count = ?15, \
     enqueued_at = ?16, retry_at = ?17, fence = ?18, why = ?19, attempts = ?20, conflict_rounds = ?21, \
     last_failure = ?22, fields = ?23, unset = ?24, key = ?25, payload = ?26, fingerprint = ?27, base_version = ?28, \
-    open_sends = ?29, sum = ?30 \
+    open_sends = ?29, sends = ?30, sum = ?31 \
     WHERE seq = ?1 AND task_id = ?5 AND entity_type = ?6 AND entity_id = ?7 AND lane IS ?8";
 
 fn cells(task: &Task) -> Result<Vec<Cell<'_>>, StoreError> {
@@ -89,6 +90,7 @@ fn cells(task: &Task) -> Result<Vec<Cell<'_>>, StoreError> {
         frozen.map(|frozen| &frozen.fingerprint.0).into(),
         frozen.and_then(|frozen| frozen.base_version.as_ref()).map(|version| version.0.as_str()).into(),
         frozen.map(|frozen| frozen.open_sends).into(),
+        frozen.map(|frozen| frozen.sends).into(),
     ];
     Ok(sealed(Table::Task, row))
 }
@@ -116,6 +118,7 @@ fn decode(row: &Verified<'_>) -> Result<Task, StoreError> {
             fingerprint: Fingerprint(row.blob(26)?),
             base_version: row.maybe_text(27)?.map(Version::from),
             open_sends: row.small(28)?,
+            sends: row.small(29)?,
         })
     };
     Ok(Task {

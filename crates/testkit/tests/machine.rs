@@ -216,6 +216,129 @@ fn a_task_melts_only_when_not_one_byte_of_it_ever_left() {
     let task = bench.tasks().remove(0);
     assert!(!task.may_coalesce(), "the send before may have arrived");
     assert!(matches!(task.state, TaskState::Unknown { .. }));
+
+    // A refusal in words proves that this copy did nothing; a late copy of the same bytes may still arrive.
+    for refused in [FailureKind::RateLimited, FailureKind::Unauthenticated] {
+        let mut bench = Bench::new();
+        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+        bench.sync();
+        let first = bench.last_sent();
+        bench.fail(&first, refused, Delivery::Answered);
+        bench.pass(Duration::from_secs(3600));
+        bench.step(|step, _| step.credentials_changed());
+        bench.sync();
+        let second = bench.last_sent();
+        bench.fail(&second, FailureKind::Unreachable, Delivery::NotSent);
+        assert!(!bench.tasks()[0].may_coalesce(), "{refused:?}");
+        bench.sync();
+        assert_eq!(bench.last_sent().tasks[0].payload, first.tasks[0].payload, "{refused:?}");
+    }
+}
+
+/// The failure table: what happens to a task and to the gate for every kind and delivery (ARCHITECTURE.md).
+#[test]
+fn every_kind_of_failure_is_handled_as_the_table_says() {
+    use Delivery::{Answered, NotSent, Unknown};
+    use FailureKind as Kind;
+    let table = [
+        // kind, delivery, state of the task, attempt counted, may still coalesce, gate closed
+        (Kind::Unreachable, NotSent, "pending", 0, true, true),
+        (Kind::Intercepted, Unknown, "unknown", 0, false, true),
+        (Kind::Intercepted, NotSent, "pending", 0, true, true),
+        (Kind::Transient, Unknown, "unknown", 1, false, true),
+        (Kind::Transient, Answered, "unknown", 1, false, true),
+        (Kind::Transient, NotSent, "pending", 1, true, true),
+        (Kind::RateLimited, Answered, "pending", 0, false, true),
+        (Kind::RateLimited, Unknown, "unknown", 0, false, true),
+        (Kind::Unauthenticated, Answered, "pending", 0, false, true),
+        (Kind::Unauthenticated, NotSent, "pending", 0, true, true),
+        (Kind::Forbidden, Answered, "dead", 1, false, false),
+        (Kind::Rejected, Answered, "dead", 1, false, false),
+        (Kind::TooLarge, Answered, "dead", 0, false, false),
+        (Kind::Protocol, Unknown, "unknown", 1, false, true),
+        (Kind::ServerChanged, Answered, "pending", 0, false, true),
+        (Kind::ClientUnknown, Answered, "pending", 0, false, true),
+        (Kind::ClientSuperseded, Answered, "pending", 0, false, true),
+        (Kind::Unsupported, Answered, "pending", 0, false, true),
+        (Kind::Cancelled, NotSent, "pending", 0, true, false),
+        (Kind::Cancelled, Unknown, "unknown", 0, false, false),
+    ];
+    for (kind, delivery, state, attempts, coalesces, gate) in table {
+        let mut bench = Bench::new();
+        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        // Nothing more is sent, so that what the failure left can be seen.
+        bench.step(|step, tx| {
+            step.pushed(tx, batch.call, &Err(Failure::new(kind, delivery, "as told"))).unwrap();
+            step.stop_session();
+        });
+        let task = bench.tasks().remove(0);
+        let seen =
+            (task.state.kind().as_str(), task.attempts, task.may_coalesce(), bench.machine.gate().is_some());
+        assert_eq!(seen, (state, attempts, coalesces, gate), "{kind:?} {delivery:?}");
+        assert!(task.last_failure.is_some_and(|note| note.message == "as told"));
+    }
+}
+
+#[test]
+fn a_backend_that_refuses_everything_is_never_asked_more_than_the_allowed_calls_at_once() {
+    let mut bench = Bench::new();
+    for id in 0..200 {
+        bench.enqueue(Change::create("note", format!("{id}")).set("a", 1)).unwrap();
+    }
+    bench.sync();
+    let most = Config::default().push.calls_max;
+    let mut answered = 0;
+    while answered < bench.sent.len() {
+        assert!(bench.sent.len() - answered <= most, "{} calls at once", bench.sent.len() - answered);
+        let batch = bench.sent[answered].clone();
+        answered += 1;
+        bench.fail(&batch, FailureKind::Rejected, Delivery::Answered);
+    }
+    assert_eq!(bench.counts().dead, 200);
+    assert!(answered < 420, "{answered} calls");
+}
+
+#[test]
+fn a_damaged_record_is_told_and_blocks_nobody() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    assert!(bench.store.damage_entity(&EntityKey::new("note", "1")));
+    bench.apply(&batch, "1");
+    assert!(bench.events.iter().any(|event| matches!(event, Event::Damaged { .. })));
+    assert_eq!(bench.counts().total(), 0);
+    let first = bench.sent[0].tasks[0].task_id;
+    let next = bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
+    assert_ne!(next.task, Some(first), "no id is given twice");
+
+    // A damaged successor keeps its record's view short, and nothing else.
+    bench.enqueue(Change::create("note", "2").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    let successor = bench.enqueue(Change::update("note", "2").set("a", 2)).unwrap().task.unwrap();
+    assert!(bench.store.damage(successor));
+    bench.step(|step, tx| step.remote_changed(tx, remote("2", Body::Deleted, "9")).unwrap());
+    bench.apply(&batch, "8");
+    assert_eq!(bench.counts().pending, 1, "the damaged one waits, to be quarantined when somebody looks");
+}
+
+#[test]
+fn a_wish_of_the_backend_to_wait_is_not_cut_short_by_the_network_coming_back() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    let asked = Failure::new(FailureKind::RateLimited, Delivery::Answered, "429");
+    bench.answer(&batch, Err(asked.retry_after(Some(Duration::from_secs(60)))));
+    bench.pass(Duration::from_secs(1));
+    bench.step(|step, _| step.connectivity_regained());
+    assert_eq!(bench.sent.len(), 1);
+    bench.pass(Duration::from_secs(120));
+    bench.step(|step, _| step.wake());
+    assert_eq!(bench.sent.len(), 2);
 }
 
 #[test]

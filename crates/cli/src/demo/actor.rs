@@ -160,16 +160,15 @@ impl Actor {
         let now = Instant::now();
         match std::mem::replace(&mut self.life, Life::Over) {
             Life::Running(mut process) => {
-                // Asked before its last lines are read, so that none is missed.
-                let ended = process.ended();
-                self.hear(&process);
-                if let Some(status) = ended {
+                if let Some(status) = process.ended() {
+                    self.hear(process.rest());
                     if status.success() && self.books.is_some() {
                         return Ok(false);
                     }
                     let problem = Problem::new(format!("device {} ended by itself: {status}", self.number));
                     return Err(problem.hint(process.last_words()));
                 }
+                self.hear(std::iter::from_fn(|| process.line()));
                 self.life = match self.next_kill() {
                     Some(kill) => Life::Doomed(process, now + kill.delay, kill.down),
                     None => Life::Running(process),
@@ -178,13 +177,13 @@ impl Actor {
             Life::Doomed(mut process, at, down) if now >= at => {
                 process.kill();
                 // What it said before it died still counts as said.
-                self.hear(&process);
+                self.hear(process.rest());
                 self.drained = false;
                 self.life = Life::Down(now + down);
                 return Ok(true);
             }
             Life::Doomed(process, at, down) => {
-                self.hear(&process);
+                self.hear(std::iter::from_fn(|| process.line()));
                 self.life = Life::Doomed(process, at, down);
             }
             Life::Down(at) if now >= at => self.life = Life::Running(self.launch()?),
@@ -194,8 +193,8 @@ impl Actor {
         Ok(false)
     }
 
-    fn hear(&mut self, process: &Process) {
-        while let Some(line) = process.line() {
+    fn hear(&mut self, lines: impl IntoIterator<Item = String>) {
+        for line in lines {
             // A line that the kill cut off says nothing.
             match serde_json::from_str(&line) {
                 Ok(Message::At { recorded, left }) => {

@@ -79,6 +79,13 @@ impl Process {
         self.lines.try_recv().ok()
     }
 
+    /// Everything it wrote that was not read yet, of a process that has ended: the thread that reads may be behind.
+    pub(super) fn rest(&self) -> Vec<String> {
+        /// The pipe ends with the process, so this is for a machine that stands still.
+        const PATIENCE: Duration = Duration::from_secs(5);
+        std::iter::from_fn(|| self.lines.recv_timeout(PATIENCE).ok()).collect()
+    }
+
     /// The next line it writes.
     pub(super) fn line_within(&self, time: Duration) -> Result<String, Problem> {
         self.lines.recv_timeout(time).map_err(|error| match error {

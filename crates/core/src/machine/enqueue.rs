@@ -1,8 +1,9 @@
 //! Taking a change: checks, coalescing, a new task, the local view. One transaction, or nothing.
 //!
-//! Fails only for local reasons; trouble with the backend never reaches the app here. Tests: at the end of the file.
+//! Fails only for local reasons; trouble with the backend never reaches the app here. Tests:
+//! `tests/machine.rs` and the simulator of `landfall-testkit`.
 
-use super::{Step, lay_over};
+use super::Step;
 use crate::change::{Change, InvalidChange};
 use crate::coalesce::{Coalesced, Contradiction, admit, coalesce};
 use crate::entity::StoredEntity;
@@ -61,8 +62,7 @@ impl Step {
         if let Some(receipt) = self.already_stored(tx, &change)? {
             return Ok(receipt);
         }
-        let mut entity =
-            tx.entity(&change.entity)?.unwrap_or_else(|| StoredEntity::unknown(change.entity.clone()));
+        let mut entity = self.entity(tx, &change.entity)?;
         let tail = tx.last_of_entity(&change.entity)?;
         if let (Some(base), None) = (&change.options.base, &tail) {
             entity.local = Some(base.body.clone());
@@ -107,7 +107,7 @@ impl Step {
         match coalesce(&task.intent, &change.intent)? {
             Coalesced::Annihilated => {
                 self.settle(tx, &task, Verdict::Annihilated, None)?;
-                lay_over(tx, &mut entity)?;
+                self.lay_over(tx, &mut entity)?;
                 tx.put_entity(&entity)?;
                 Ok(Receipt { task: Some(task.id), outcome: Enqueued::Annihilated })
             }

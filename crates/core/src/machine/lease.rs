@@ -70,6 +70,7 @@ impl Step {
         let wall = self.now.wall;
         for_each_in_state(tx, StateKind::InFlight, |tx, mut task| {
             if let Some(frozen) = &mut task.frozen {
+                frozen.sends += 1;
                 frozen.open_sends += 1;
             }
             task.become_state(TaskState::Unknown { retry_at: wall });
@@ -94,6 +95,7 @@ impl Step {
             return Ok(true);
         }
         self.state.lease = None;
+        self.state.halves.clear();
         self.emit(Event::LeaseLost);
         Ok(false)
     }
@@ -115,7 +117,7 @@ impl Step {
         self.state.rival = None;
         let calls: alloc::vec::Vec<_> = self.state.calls.keys().copied().collect();
         if self.still_leads(tx)? {
-            if !calls.is_empty() {
+            if !calls.is_empty() || !self.state.halves.is_empty() {
                 self.take_over(tx)?;
             }
             if let Some(held) = self.state.lease.take() {
@@ -124,6 +126,7 @@ impl Step {
             }
         }
         self.state.calls.clear();
+        self.state.halves.clear();
         self.effects.extend(calls.into_iter().map(Effect::Cancel));
         Ok(())
     }

@@ -3,12 +3,12 @@
 //! Freezing comes before the first byte: payload, fingerprint and key are stored in the same transaction that marks
 //! the task in flight, one transaction for the batch (G8). What is frozen is sent again as it is until a verdict comes;
 //! only when it is proven that not one byte ever left may a task melt and coalesce again.
-//! Tests: at the end of the file for the failure table; the simulator for everything together.
+//! Tests: `tests/machine.rs` of `landfall-testkit` for the failure table; its simulator for everything together.
 
 use super::{Effect, Gate, Sent, Step, in_future};
 use crate::adapter::{Applied, CallContext, EffectClass, Outcome, PushBatch, PushReply, PushTask, Rejection};
 use crate::change::Operation;
-use crate::entity::{Base, StoredEntity};
+use crate::entity::Base;
 use crate::event::Event;
 use crate::failure::{Delivery, Failure, FailureKind};
 use crate::id::{CallId, Fingerprint, IdempotencyKey, TaskId, Version};
@@ -69,11 +69,19 @@ impl Step {
             if !self.still_leads(tx)? {
                 return Ok(());
             }
-            let batch = self.freeze_batch(tx)?;
-            if batch.is_empty() {
-                return Ok(());
+            let batch = match self.state.halves.pop() {
+                Some(half) => self.again(tx, &half)?,
+                None => {
+                    let batch = self.freeze_batch(tx)?;
+                    if batch.is_empty() {
+                        return Ok(());
+                    }
+                    batch
+                }
+            };
+            if !batch.is_empty() {
+                self.call(tx, batch)?;
             }
-            self.call(tx, batch)?;
         }
         Ok(())
     }
@@ -109,7 +117,7 @@ impl Step {
                     entity: task.entity.clone(),
                     operation: task.intent.operation,
                     payload: Arc::clone(&frozen.payload),
-                    attempt: frozen.open_sends,
+                    attempt: frozen.sends,
                 });
                 task.become_state(TaskState::InFlight { fence });
                 task.claim_at = None;
@@ -147,6 +155,7 @@ impl Step {
             fingerprint: Fingerprint::of(payload.as_bytes()),
             payload,
             base_version,
+            sends: 0,
             open_sends: 0,
         });
         Ok(true)
@@ -161,7 +170,7 @@ impl Step {
             key: task.key,
             payload: Arc::clone(&task.payload),
         });
-        self.state.calls.insert(call, sent.collect());
+        self.state.calls.insert(call, sent.collect::<Vec<_>>().into());
         let bytes = tasks.iter().map(|task| task.payload.len()).sum();
         self.emit(Event::SendStarted { call, tasks: tasks.len(), bytes });
         self.count(|report| {
@@ -194,17 +203,17 @@ impl Step {
         let Some(sent) = self.state.calls.remove(&call) else { return Ok(()) };
         let leads = self.still_leads(tx)?;
         match answer {
-            Ok(reply) => self.answered(tx, sent, reply, leads),
+            Ok(reply) => self.answered(tx, &sent, reply, leads),
             // Whoever leads now repeats what we sent, under the same keys.
             Err(_) if !leads => Ok(()),
-            Err(failure) => self.failed(tx, sent, failure),
+            Err(failure) => self.failed(tx, &sent, failure),
         }
     }
 
     fn answered(
         &mut self,
         tx: &mut dyn StoreTx,
-        sent: Vec<Sent>,
+        sent: &[Sent],
         reply: &PushReply,
         leads: bool,
     ) -> Result<(), StoreError> {
@@ -233,7 +242,7 @@ impl Step {
         for item in sent {
             let silent = Outcome::Unknown { reason: "the answer does not name this task".into() };
             let outcome = results.remove(&item.key).unwrap_or(&silent);
-            self.judge(tx, &item, outcome, leads)?;
+            self.judge(tx, item, outcome, leads)?;
         }
         Ok(())
     }
@@ -276,8 +285,7 @@ impl Step {
         verdict: Verdict,
         applied: &Applied,
     ) -> Result<(), StoreError> {
-        let mut entity =
-            tx.entity(&task.entity)?.unwrap_or_else(|| StoredEntity::unknown(task.entity.clone()));
+        let mut entity = self.entity(tx, &task.entity)?;
         let mut base = patch::confirmed(&task.intent, entity.base.as_ref(), applied.version.clone());
         let mut local_moves = false;
         if let (Some(changed), crate::entity::Body::Live(known)) = (&applied.fields, &mut base.body) {
@@ -301,20 +309,23 @@ impl Step {
         entity.base = Some(base);
         self.settle(tx, &task, verdict, version)?;
         if local_moves {
-            super::lay_over(tx, &mut entity)?;
+            self.lay_over(tx, &mut entity)?;
         }
         tx.put_entity(&entity)
     }
 
     /// The whole call failed: the table of ARCHITECTURE.md section 4.
-    fn failed(&mut self, tx: &mut dyn StoreTx, sent: Vec<Sent>, failure: &Failure) -> Result<(), StoreError> {
+    fn failed(&mut self, tx: &mut dyn StoreTx, sent: &[Sent], failure: &Failure) -> Result<(), StoreError> {
         use FailureKind as Kind;
         let alone = sent.len() == 1;
         match failure.kind {
             // The batch as a whole was refused: halve it until the poison task stands alone (G5).
-            Kind::TooLarge | Kind::Rejected | Kind::Forbidden if !alone => self.bisect(tx, sent),
+            Kind::TooLarge | Kind::Rejected | Kind::Forbidden if !alone => {
+                self.bisect(sent);
+                Ok(())
+            }
             Kind::TooLarge | Kind::Rejected | Kind::Forbidden => {
-                for task in self.tasks_of(tx, &sent)? {
+                for task in self.tasks_of(tx, sent)? {
                     let note = self.note(failure.kind, None, &failure.message);
                     self.bury(tx, task, note)?;
                 }
@@ -325,19 +336,19 @@ impl Step {
                 self.state.batch_tasks = (sent.len() / 2).max(1);
                 let wait = self.call_backoff(Jitter::Full, failure.retry_after);
                 self.close_gate(failure.kind, failure.message.clone(), wait);
-                self.put_all_off(tx, &sent, failure, true)
+                self.put_all_off(tx, sent, failure, true)
             }
             Kind::RateLimited => {
                 self.state.failures = self.state.failures.saturating_add(1);
                 let wait = self.call_backoff(Jitter::Equal, failure.retry_after);
                 self.close_gate(failure.kind, failure.message.clone(), wait);
-                self.put_all_off(tx, &sent, failure, false)
+                self.put_all_off(tx, sent, failure, false)
             }
             Kind::Unreachable | Kind::Intercepted => {
                 self.state.failures = self.state.failures.saturating_add(1);
                 let wait = self.call_backoff(Jitter::Full, failure.retry_after);
                 self.close_gate(failure.kind, failure.message.clone(), wait);
-                self.put_all_off(tx, &sent, failure, false)
+                self.put_all_off(tx, sent, failure, false)
             }
             Kind::Unauthenticated => {
                 if !matches!(self.state.gate, Gate::NeedsCredentials { .. }) {
@@ -352,7 +363,7 @@ impl Step {
                         wait: None,
                     });
                 }
-                self.put_all_off(tx, &sent, failure, false)
+                self.put_all_off(tx, sent, failure, false)
             }
             Kind::ServerChanged | Kind::ClientUnknown | Kind::ClientSuperseded | Kind::Unsupported => {
                 self.state.gate = Gate::Stopped { why: failure.kind, message: failure.message.clone() };
@@ -361,9 +372,9 @@ impl Step {
                     message: failure.message.clone(),
                     wait: None,
                 });
-                self.put_all_off(tx, &sent, failure, false)
+                self.put_all_off(tx, sent, failure, false)
             }
-            Kind::Cancelled => self.put_all_off(tx, &sent, failure, false),
+            Kind::Cancelled => self.put_all_off(tx, sent, failure, false),
         }
     }
 
@@ -372,31 +383,30 @@ impl Step {
         backoff(&self.config.retry, b"call", self.state.failures.max(1), jitter, asked)
     }
 
-    /// Sends the two halves as calls of their own. The tasks stay in flight and frozen, so nothing has to be stored.
-    fn bisect(&mut self, tx: &mut dyn StoreTx, mut sent: Vec<Sent>) -> Result<(), StoreError> {
-        let second = sent.split_off(sent.len() / 2);
-        self.state.batch_tasks = sent.len().max(1);
-        for half in [sent, second] {
-            let tasks = self.tasks_of(tx, &half)?;
-            let batch: Vec<_> = tasks
-                .into_iter()
-                .filter_map(|task| {
-                    let frozen = task.frozen?;
-                    Some(PushTask {
-                        task_id: task.id,
-                        key: frozen.key,
-                        entity: task.entity,
-                        operation: task.intent.operation,
-                        payload: frozen.payload,
-                        attempt: frozen.open_sends,
-                    })
+    /// Puts the two halves in line for calls of their own, the first one next. The tasks stay in flight and frozen, so
+    /// nothing has to be stored.
+    fn bisect(&mut self, sent: &[Sent]) {
+        let (first, second) = sent.split_at(sent.len() / 2);
+        self.state.batch_tasks = first.len().max(1);
+        self.state.halves.extend([second.into(), first.into()]);
+    }
+
+    /// What is still to be sent of half a batch, under the same keys.
+    fn again(&mut self, tx: &dyn StoreTx, half: &[Sent]) -> Result<Vec<PushTask>, StoreError> {
+        let tasks = self.tasks_of(tx, half)?.into_iter();
+        Ok(tasks
+            .filter_map(|task| {
+                let frozen = task.frozen?;
+                Some(PushTask {
+                    task_id: task.id,
+                    key: frozen.key,
+                    entity: task.entity,
+                    operation: task.intent.operation,
+                    payload: frozen.payload,
+                    attempt: frozen.sends,
                 })
-                .collect();
-            if !batch.is_empty() {
-                self.call(tx, batch)?;
-            }
-        }
-        Ok(())
+            })
+            .collect())
     }
 
     /// The tasks of a call that still are what was sent.
@@ -449,6 +459,7 @@ impl Step {
             task.attempts = task.attempts.saturating_add(1);
         }
         if let Some(frozen) = &mut task.frozen {
+            frozen.sends += u32::from(delivery != Delivery::NotSent);
             frozen.open_sends += u32::from(ambiguous);
             let fate_open = frozen.open_sends > 0;
             if fate_open && self.capabilities.effect == EffectClass::AtMostOnce {
@@ -475,7 +486,8 @@ impl Step {
         if fate_open {
             task.become_state(TaskState::Unknown { retry_at });
         } else {
-            if delivery == Delivery::NotSent {
+            // A refusal in words proves that this copy did nothing, but a late copy of it may still arrive.
+            if task.frozen.as_ref().is_some_and(|frozen| frozen.sends == 0) {
                 task.frozen = None;
             }
             task.become_state(TaskState::Pending { retry_at: counts.then_some(retry_at) });

@@ -2,9 +2,9 @@
 //!
 //! For now one rule, last write wins in the order in which writes reach the backend: the task is laid over the remote
 //! state anew, carrying only what is still dirty, as a new task with a new key. What the rule set aside is kept in
-//! the conflict record (G7). Tests: the simulator; `tests/conflict.rs`.
+//! the conflict record (G7). Tests: `tests/machine.rs` and the simulator of `landfall-testkit`.
 
-use super::{Step, lay_over};
+use super::Step;
 use crate::change::{Intent, Operation};
 use crate::entity::{Base, Body, RemoteEntity, StoredEntity};
 use crate::event::Event;
@@ -22,8 +22,7 @@ impl Step {
         mut task: Task,
         remote: Option<&RemoteEntity>,
     ) -> Result<(), StoreError> {
-        let mut entity =
-            tx.entity(&task.entity)?.unwrap_or_else(|| StoredEntity::unknown(task.entity.clone()));
+        let mut entity = self.entity(tx, &task.entity)?;
         self.count(|report| report.conflicts += 1);
         let quarrel = task.conflict_rounds >= self.config.push.conflict_rounds_max;
         let rule = match remote {
@@ -64,7 +63,7 @@ impl Step {
                 None
             }
         };
-        lay_over(tx, &mut entity)?;
+        self.lay_over(tx, &mut entity)?;
         tx.put_entity(&entity)?;
         self.emit(Event::Conflicted { task: task.id, entity: task.entity, rebased_to });
         Ok(())

@@ -80,9 +80,10 @@ impl Step {
 
     pub(super) fn end_session_if_done(&mut self, tx: &mut dyn StoreTx) -> Result<(), StoreError> {
         let Some(session) = &self.state.session else { return Ok(()) };
+        let stopped = session.stopping;
         let over = !self.session_is_sending();
         if !over {
-            if !self.state.calls.is_empty() {
+            if !self.state.calls.is_empty() || !self.state.halves.is_empty() {
                 return Ok(());
             }
             let can_send_now = match &self.state.gate {
@@ -107,7 +108,12 @@ impl Step {
         let Some(session) = self.state.session.take() else { return Ok(()) };
         let mut report = session.report;
         report.left = tx.counts()?;
-        report.waiting_for = self.waiting_for(&report, over, tx)?;
+        let reason = if stopped {
+            Some("the next run: it was stopped")
+        } else {
+            over.then_some("the next run: the time was over")
+        };
+        report.waiting_for = self.waiting_for(&report, reason, tx)?;
         self.emit(Event::SessionFinished(report.clone()));
         self.effects.push(Effect::SessionEnded(report));
         Ok(())
@@ -117,18 +123,20 @@ impl Step {
     fn waiting_for(
         &self,
         report: &Report,
-        over: bool,
+        ended_early: Option<&str>,
         tx: &dyn StoreTx,
     ) -> Result<Option<String>, StoreError> {
         if report.is_complete() {
             return Ok(None);
+        }
+        if let Some(reason) = ended_early {
+            return Ok(Some(reason.into()));
         }
         Ok(Some(match &self.state.gate {
             Gate::Waiting { why, message, .. } | Gate::Stopped { why, message } => {
                 format!("{}: {message}", why.as_str())
             }
             Gate::NeedsCredentials { message, .. } => format!("credentials: {message}"),
-            Gate::Open if over => "time was over".into(),
             Gate::Open => match tx.next_claim(self.now.wall)? {
                 Some(due) => format!("the next attempt in {} ms", self.now.wall.until(due).as_millis()),
                 None => "a decision: see the dead letters and conflicts".into(),

@@ -37,6 +37,7 @@ pub enum FieldRule {
     /// The smaller of them.
     Min,
     /// Both differences count: base + (local − base) + (remote − base), exact for integers. Absent in the base is 0.
+    /// The one rule that also applies where both sides hold the same: two devices that counted one have counted two.
     Counter,
     /// A list as a set that only grows: everything that either side holds.
     GrowSet,
@@ -529,6 +530,10 @@ impl Node {
 
     pub(super) fn child(&self, name: &str) -> Option<&Self> {
         self.children.get(name)
+    }
+
+    pub(super) fn has_counter(&self) -> bool {
+        self.rule == Some(FieldRule::Counter) || self.children.values().any(Self::has_counter)
     }
 
     fn descend(&mut self, parents: &[String]) -> Result<&mut Self, InvalidRule> {

@@ -240,3 +240,110 @@ fn edits(a: &[u32], b: &[u32], rows: &[Vec<u32>]) -> Vec<(Point, Point)> {
     found.reverse();
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    #[test]
+    fn edits_in_different_places_are_both_kept() {
+        let cases = [
+            // base, local, remote, merged
+            ("a\nb\nc\n", "A\nb\nc\n", "a\nb\nC\n", "A\nb\nC\n"),
+            ("a\nb\nc\n", "a\nc\n", "a\nb\nc\nd\n", "a\nc\nd\n"),
+            ("a\nb", "A\nb", "a\nB", "A\nB"),
+            ("a\nb\n", "a\nx\nb\n", "a\nb\ny\n", "a\nx\nb\ny\n"),
+            ("a quick brown fox", "a slow brown fox", "a quick brown cat", "a slow brown cat"),
+            ("one two", "zero one two", "one two three", "zero one two three"),
+            ("one two three", "one three", "one two three four", "one three four"),
+            (
+                "first\n\nsecond\n",
+                "first, longer\n\nsecond\n",
+                "first\n\nsecond, longer\n",
+                "first, longer\n\nsecond, longer\n",
+            ),
+            ("a\r\nb\r\n", "A\r\nb\r\n", "a\r\nB\r\n", "A\r\nB\r\n"),
+            ("größer 🦀 é", "kleiner 🦀 é", "größer 🦀 è", "kleiner 🦀 è"),
+            // The same edit on both sides counts once.
+            ("a b c d", "A b C d", "A b c D", "A b C D"),
+        ];
+        for (base, local, remote, merged) in cases {
+            assert_eq!(
+                three_way(base, local, remote).as_deref(),
+                Ok(merged),
+                "{base:?} {local:?} {remote:?}"
+            );
+            assert_eq!(three_way(base, remote, local).as_deref(), Ok(merged), "the other way round");
+        }
+    }
+
+    #[test]
+    fn edits_of_the_same_words_are_nobodys_to_mix() {
+        let cases = [
+            ("a b", "a x", "a y"),
+            ("", "mine", "theirs"),
+            ("a", "a mine", "a theirs"),
+            ("a b c", "a c", "a x c"),
+            ("one\n", "two\n", "three\n"),
+            ("a b", "", "a c"),
+        ];
+        for (base, local, remote) in cases {
+            assert_eq!(
+                three_way(base, local, remote),
+                Err(Misfit::SameWords),
+                "{base:?} {local:?} {remote:?}"
+            );
+            assert_eq!(three_way(base, remote, local), Err(Misfit::SameWords));
+        }
+    }
+
+    #[test]
+    fn hunks_turn_one_text_into_the_other_with_the_fewest_edits() {
+        // Every pair of texts of up to five tokens out of three.
+        let all: Vec<Vec<u32>> = (0..=5_u32)
+            .flat_map(|length| {
+                (0..3_u32.pow(length)).map(move |n| (0..length).map(|at| n / 3_u32.pow(at) % 3).collect())
+            })
+            .collect();
+        for a in &all {
+            for b in &all {
+                let found = hunks(a, b).unwrap();
+                let mut made = Vec::new();
+                let mut done = 0;
+                for hunk in &found {
+                    assert!(hunk.base.start > done || done == 0, "hunks are apart");
+                    made.extend_from_slice(&a[done..hunk.base.start]);
+                    made.extend_from_slice(&b[hunk.other.clone()]);
+                    done = hunk.base.end;
+                }
+                made.extend_from_slice(&a[done..]);
+                assert_eq!(&made, b, "{a:?} {found:?}");
+                let edits: usize = found.iter().map(|hunk| hunk.base.len() + hunk.other.len()).sum();
+                assert_eq!(edits, a.len() + b.len() - 2 * common(a, b), "{a:?} {b:?}");
+            }
+        }
+    }
+
+    /// The length of the longest common subsequence, the slow and plain way.
+    fn common(a: &[u32], b: &[u32]) -> usize {
+        let mut table = alloc::vec![alloc::vec![0; b.len() + 1]; a.len() + 1];
+        for (i, x) in a.iter().enumerate() {
+            for (j, y) in b.iter().enumerate() {
+                table[i + 1][j + 1] =
+                    if x == y { table[i][j] + 1 } else { table[i][j + 1].max(table[i + 1][j]) };
+            }
+        }
+        table[a.len()][b.len()]
+    }
+
+    #[test]
+    fn texts_that_are_too_far_apart_are_refused_in_bounded_time() {
+        let line = |what: &str, n: usize| (0..n).map(|at| format!("{what}{at}\n")).collect::<String>();
+        let (base, local, remote) = (line("b", 20_000), line("l", 20_000), line("r", 20_000));
+        assert_eq!(three_way(&base, &local, &remote), Err(Misfit::TooLarge));
+        let edited = |at: &str| base.replace(at, "edited\n");
+        let merged = three_way(&base, &edited("b7\n"), &edited("b19000\n")).unwrap();
+        assert_eq!(merged.matches("edited").count(), 2);
+    }
+}

@@ -45,6 +45,13 @@ impl MemoryStore {
         row.damaged = true;
         true
     }
+
+    /// Likewise the row of what is known of a record.
+    pub fn damage_entity(&mut self, key: &EntityKey) -> bool {
+        let Some(row) = self.state.entities.get_mut(key) else { return false };
+        row.damaged = true;
+        true
+    }
 }
 
 impl fmt::Debug for MemoryStore {
@@ -84,6 +91,13 @@ impl Row {
     }
 }
 
+/// What is known of a record, unless the row is damaged.
+#[derive(Clone)]
+struct EntityRow {
+    entity: StoredEntity,
+    damaged: bool,
+}
+
 /// Everything, with the indexes that make each question cheap.
 #[derive(Clone, Default)]
 struct State {
@@ -97,7 +111,7 @@ struct State {
     in_state: BTreeMap<StateKind, BTreeSet<u64>>,
     ready: BTreeSet<(Reverse<i32>, u64)>,
     waiting: BTreeSet<(Timestamp, u64)>,
-    entities: BTreeMap<EntityKey, StoredEntity>,
+    entities: BTreeMap<EntityKey, EntityRow>,
     journal: BTreeMap<TaskId, JournalEntry>,
     journal_by_time: BTreeSet<(Timestamp, TaskId)>,
     conflicts: Vec<ConflictRecord>,
@@ -203,7 +217,7 @@ enum Undo {
     LastSeq(u64),
     TaskAdded(u64),
     TaskRemoved(Box<Row>),
-    Entity(EntityKey, Option<StoredEntity>),
+    Entity(EntityKey, Option<EntityRow>),
     Journal(TaskId, Option<JournalEntry>),
     ConflictAdded,
 }
@@ -343,7 +357,10 @@ impl StoreRead for MemoryTx<'_> {
     }
 
     fn entity(&self, key: &EntityKey) -> Result<Option<StoredEntity>, StoreError> {
-        Ok(self.state.entities.get(key).cloned())
+        match self.state.entities.get(key) {
+            Some(row) if row.damaged => Err(StoreError::Damaged(format!("what is known of {key}"))),
+            row => Ok(row.map(|row| row.entity.clone())),
+        }
     }
 
     fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError> {
@@ -422,7 +439,8 @@ impl StoreTx for MemoryTx<'_> {
         if entity.staged.as_ref().is_some_and(|staged| staged.key != entity.key) {
             return Err(StoreError::Misuse("the staged state is that of another record".to_string()));
         }
-        let old = self.state.entities.insert(entity.key.clone(), entity.clone());
+        let row = EntityRow { entity: entity.clone(), damaged: false };
+        let old = self.state.entities.insert(entity.key.clone(), row);
         self.undo.push(Undo::Entity(entity.key.clone(), old));
         Ok(())
     }

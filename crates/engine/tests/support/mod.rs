@@ -3,10 +3,14 @@
 use landfall_core::adapter::{
     Adapter, Applied, BoxFuture, CallContext, Capabilities, EffectClass, Outcome, PushBatch, PushReply,
 };
+use landfall_core::change::Change;
+use landfall_core::config::Config;
 use landfall_core::failure::Failure;
-use landfall_core::id::IdempotencyKey;
+use landfall_core::id::{Entropy, IdempotencyKey, TaskId};
+use landfall_core::machine::Machine;
 use landfall_core::store::memory::MemoryStore;
 use landfall_core::store::{Store, StoreError, StoreTx};
+use landfall_core::time::{Mono, Now, Timestamp};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -101,6 +105,19 @@ impl Adapter for Scripted {
             self.refresh
         })
     }
+}
+
+/// Puts a change into a store without an engine.
+pub(crate) fn enqueue_into(store: &mut MemoryStore, change: Change) -> TaskId {
+    let capabilities = Scripted::honest().capabilities();
+    let mut tx = store.begin().unwrap();
+    let machine = Machine::open(Config::default(), capabilities, &Entropy([1; 32]), &mut *tx).unwrap();
+    let now = Now { wall: Timestamp(1), mono: Mono(1) };
+    let mut step = machine.step(now, Entropy([2; 32]));
+    let receipt = step.enqueue(&mut *tx, change).unwrap();
+    step.finish(&mut *tx).unwrap();
+    tx.commit().unwrap();
+    receipt.task.unwrap()
 }
 
 /// What the next commit does.

@@ -492,6 +492,11 @@ impl World {
                 self.later(wait, Happening::ArriveAgain { body: Rc::clone(&from.body) });
             }
         }
+        if matches!(fate, Fate::Turned(_) | Fate::Portal) && self.rng.percent(20) {
+            // Turned away in words, and yet a copy of it gets through later.
+            let wait = 1 + self.rng.below(90_000);
+            self.later(wait, Happening::ArriveAgain { body: Rc::clone(&from.body) });
+        }
         if fate != Fate::Fine {
             self.stats.bad_answers += 1;
         }

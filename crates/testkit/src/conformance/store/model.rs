@@ -320,6 +320,7 @@ fn random_task(random: &mut Random, seq: u64) -> Task {
         fingerprint: Fingerprint::of(payload.as_bytes()),
         payload: payload.into(),
         base_version: (random.below(2) == 0).then(|| "7".into()),
+        sends: random.below(3) as u32,
         open_sends: random.below(3) as u32,
     });
     let mut task = Task {

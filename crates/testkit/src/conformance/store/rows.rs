@@ -50,7 +50,7 @@ fn variants() -> Vec<Task> {
         vary(&|task| {
             let (key, fingerprint) = (IdempotencyKey([0; 16]), Fingerprint([0xff; 32]));
             let (payload, base_version) = ("".into(), base_version.clone());
-            task.frozen = Some(Frozen { key, payload, fingerprint, base_version, open_sends: 1 });
+            task.frozen = Some(Frozen { key, payload, fingerprint, base_version, sends: 1, open_sends: 1 });
         });
     }
     for code in [None, Some("gone".to_owned())] {

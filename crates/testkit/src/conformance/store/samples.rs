@@ -69,6 +69,7 @@ pub fn full_task(seq: u64) -> Task {
             payload: payload.into(),
             fingerprint: Fingerprint::of(payload.as_bytes()),
             base_version: Some("W/\"7\"".into()),
+            sends: u32::MAX,
             open_sends: u32::MAX,
         }),
         claim_at: Some(Timestamp(i64::MAX)),
