@@ -120,12 +120,15 @@ pub fn fields(
 /// Takes one side as it is, clean fields included, and writes down every change of the other side that this undoes.
 ///
 /// With [`Side::Local`] this is the one way in which a field that the app did not touch is overwritten: for an app
-/// that says "my whole record, whatever came in".
+/// that says "my whole record, whatever came in". Fields that it never read are not part of its record and stay.
 pub fn whole(side: Side, base: BaseFields<'_>, local: &Fields, remote: &Fields) -> Merged {
     let (kept, lost) = match side {
         Side::Local => (local, remote),
         Side::Remote => (remote, local),
     };
+    let never_read = remote.0.iter().filter(|(name, _)| base.untouched(name, local));
+    let mut fields = kept.clone();
+    fields.0.extend(never_read.map(|(name, value)| (name.clone(), value.clone())));
     let undone = |name: &&String| !base.of(name).is(lost.value(name)) && !base.untouched(name, local);
     let contested = differing(local, remote);
     let written_down = |name: &String| FieldConflict {
@@ -140,7 +143,7 @@ pub fn whole(side: Side, base: BaseFields<'_>, local: &Fields, remote: &Fields) 
         result: kept.value(name).cloned(),
     };
     let conflicts = contested.iter().filter(undone).map(written_down).collect();
-    Merged { fields: kept.clone(), conflicts, still_dirty: differing(kept, remote), refused: None }
+    Merged { still_dirty: differing(&fields, remote), fields, conflicts, refused: None }
 }
 
 /// The names of the fields in which two records differ.

@@ -152,16 +152,20 @@ fn rules_without_sides_commute() {
 fn taking_a_whole_side_records_what_it_undoes() {
     cases(|random| {
         let case = Case::new(random);
-        let base = BaseFields::Whole(&case.base);
         for (side, kept, lost) in
             [(Side::Local, &case.local, &case.remote), (Side::Remote, &case.remote, &case.local)]
         {
-            let merged = merge::whole(side, base, &case.local, &case.remote);
-            assert_eq!(&merged.fields, kept);
+            let merged = merge::whole(side, case.base_fields(), &case.local, &case.remote);
+            assert_eq!(merged.still_dirty, differing(&merged.fields, &case.remote), "{case:?}");
             for name in names([&case.base, kept, lost]) {
-                let undone =
-                    lost.value(name) != case.base.value(name) && lost.value(name) != kept.value(name);
+                let result = merged.fields.value(name);
                 let recorded = merged.conflicts.iter().find(|conflict| conflict.path.field() == Some(name));
+                if case.is_untouched(name) {
+                    assert_eq!((result, recorded), (case.remote.value(name), None), "{name} {case:?}");
+                    continue;
+                }
+                assert_eq!(result, kept.value(name), "{name} {case:?}");
+                let undone = !is(case.base_value(name), lost.value(name)) && lost.value(name) != result;
                 assert_eq!(recorded.is_some(), undone, "{name} {case:?}");
                 assert!(recorded.is_none_or(|conflict| conflict.chosen == Chosen::from(side)));
             }

@@ -27,7 +27,6 @@ use std::thread::JoinHandle;
 #[derive(Debug, Clone)]
 pub struct Engine {
     handle: Arc<Handle>,
-    reader: Arc<Mutex<Option<Box<dyn StoreReader>>>>,
 }
 
 #[derive(Debug)]
@@ -36,6 +35,8 @@ pub(crate) struct Handle {
     events: Arc<EventBus>,
     live: Arc<Mutex<Live>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// A way to read beside the engine's thread, if the store has one.
+    reader: Mutex<Option<Box<dyn StoreReader>>>,
 }
 
 /// What only the engine's thread knows.
@@ -92,10 +93,12 @@ impl Handle {
         live: Arc<Mutex<Live>>,
         thread: JoinHandle<()>,
     ) -> Self {
-        Self { commands, events, live, thread: Mutex::new(Some(thread)) }
+        Self { commands, events, live, thread: Mutex::new(Some(thread)), reader: Mutex::new(None) }
     }
 
     fn close(&self) {
+        // The reader goes first: whoever leaves a store last tidies it up, and that must be the writer.
+        drop(self.reader.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(self.commands.send(Command::Close));
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
@@ -122,7 +125,8 @@ impl Engine {
     }
 
     pub(crate) fn new(handle: Handle, reader: Option<Box<dyn StoreReader>>) -> Self {
-        Self { handle: Arc::new(handle), reader: Arc::new(Mutex::new(reader)) }
+        *handle.reader.lock().unwrap_or_else(PoisonError::into_inner) = reader;
+        Self { handle: Arc::new(handle) }
     }
 
     /// Stores one change. When this returns, the change survives a power cut (G1).
@@ -341,7 +345,7 @@ impl Engine {
         T: Send + 'static,
         F: FnOnce(&dyn StoreRead) -> Result<T, StoreError> + Send + 'static,
     {
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = self.handle.reader.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reader) = reader.as_mut() {
             let mut read = Some(read);
             let mut result = Err(StoreError::Closed);

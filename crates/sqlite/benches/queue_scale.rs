@@ -24,10 +24,6 @@ fn main() {
     // `cargo bench` passes `--bench`.
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     match (args.next().as_deref(), args.next()) {
-        (Some("pull"), Some(path)) => {
-            std::fs::create_dir_all(&path).unwrap();
-            against_plain_sql(Path::new(&path))
-        }
         (Some("drain"), Some(path)) => drain(Path::new(&path)),
         (rows, _) => measure(rows.map_or(1_000_000, |rows| rows.parse().unwrap())),
     }
@@ -76,18 +72,9 @@ fn measure(rows: u64) {
 }
 
 fn timed(work: impl FnOnce()) -> Duration {
-    let cpu = || {
-        std::fs::read_to_string("/proc/self/schedstat")
-            .unwrap()
-            .split(' ')
-            .next()
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-    };
-    let start = cpu();
+    let start = Instant::now();
     work();
-    Duration::from_nanos(cpu() - start)
+    start.elapsed()
 }
 
 fn median(times: usize, mut work: impl FnMut(u64)) -> Duration {
@@ -220,7 +207,8 @@ fn turn_over(store: &mut SqliteStore, round: u64) {
 }
 
 /// The rows of one table as plain SQL writes them: read once from a store that holds them.
-fn plain_rows(raw: &Connection, table: &str) -> (String, Vec<Vec<rusqlite::types::Value>>) {
+fn plain_rows(path: &Path, table: &str) -> (String, Vec<Vec<rusqlite::types::Value>>) {
+    let raw = Connection::open(path).unwrap();
     let mut statement = raw.prepare(&format!("SELECT * FROM {table}")).unwrap();
     let columns = statement.column_count();
     let insert = format!("INSERT INTO {table} VALUES ({})", vec!["?"; columns].join(", "));
@@ -246,8 +234,7 @@ fn against_plain_sql(folder: &Path) {
         tx.commit().unwrap();
     });
     ours.idle().unwrap();
-    let source = Connection::open(path("ours.db")).unwrap();
-    let tables = ["landfall_entities", "landfall_tasks"].map(|table| plain_rows(&source, table));
+    let tables = ["landfall_entities", "landfall_tasks"].map(|table| plain_rows(&path("ours.db"), table));
     let plain = plain_store(&path("plain.db"));
     let plain_many = timed(|| {
         plain.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -275,15 +262,7 @@ fn against_plain_sql(folder: &Path) {
         tx.commit().unwrap();
     });
     ours.idle().unwrap();
-    for _ in 0..10 {
-        let pulled = timed(|| {
-            let mut tx = ours.begin().unwrap();
-            entities.iter().for_each(|entity| tx.put_entity(entity).unwrap());
-            tx.commit().unwrap();
-        });
-        println!("{pulled:?}");
-    }
-    let (_, rows) = plain_rows(&source, "landfall_entities");
+    let (_, rows) = plain_rows(&path("ours.db"), "landfall_entities");
     let plain_pulled = timed(|| {
         plain.execute_batch("BEGIN IMMEDIATE").unwrap();
         let columns = "(entity_type, entity_id, format, generation, base, base_complete, base_version, local, staged, \

@@ -3,9 +3,13 @@
 //! It sees what was committed and nothing else; the writer does not wait for it. Tests: the store suite.
 
 use crate::file::InUse;
+use crate::store::give_memory_back;
 use crate::tx::{Health, Transaction};
 use landfall_core::store::{StoreError, StoreRead, StoreReader};
 use rusqlite::Connection;
+
+/// Reading more rows than this has filled the page cache with what nobody will ask for again.
+const ROWS_MANY: usize = 1_000;
 
 #[derive(Debug)]
 pub(crate) struct SqliteReader {
@@ -28,6 +32,12 @@ impl StoreReader for SqliteReader {
         // An error while reading spoils nothing: the next closure starts afresh.
         let health = Health::default();
         let transaction = Transaction::deferred(&self.connection, &health)?;
-        read(&transaction)
+        let outcome = read(&transaction);
+        let many = transaction.rows_read() > ROWS_MANY;
+        drop(transaction);
+        if many {
+            give_memory_back(&self.connection)?;
+        }
+        outcome
     }
 }

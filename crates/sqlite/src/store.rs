@@ -86,9 +86,9 @@ impl Store for SqliteStore {
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
-        let opened = self.usable()?;
-        let connection = &opened.connection;
+        let connection = &self.usable()?.connection;
         checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+        give_memory_back(connection)?;
         let log_bytes = fs::metadata(wal::path_of(&self.path)).map_or(0, |metadata| metadata.len());
         if log_bytes > LOG_BYTES_MAX {
             // Readers may be in the way: then it is for another time, not something to wait for.
@@ -113,6 +113,13 @@ impl Drop for SqliteStore {
             let _ = self.idle();
         }
     }
+}
+
+/// Empties the page cache. The bundled SQLite keeps one for all connections of a process, in which a connection that
+/// reads much takes pages over from the others; when these then fill up again, the whole is over its bound, and from
+/// then on every page is dropped as soon as it was used. Starting afresh is what ends that.
+pub(crate) fn give_memory_back(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute_batch("PRAGMA shrink_memory").map_err(failed)
 }
 
 /// Moves the log into the file. Its row only says how far it came.

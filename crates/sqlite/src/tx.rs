@@ -55,6 +55,7 @@ pub(crate) struct Transaction<'c> {
     /// Open savepoints, and the counters at each.
     points: Vec<(u64, Option<Tally>)>,
     last_point: u64,
+    rows_read: Cell<usize>,
 }
 
 impl fmt::Debug for Transaction<'_> {
@@ -86,6 +87,7 @@ impl<'c> Transaction<'c> {
             top: Cell::new(None),
             points: Vec::new(),
             last_point: 0,
+            rows_read: Cell::new(0),
         };
         transaction.look(|connection| execute(connection, sql))?;
         Ok(transaction)
@@ -106,6 +108,17 @@ impl<'c> Transaction<'c> {
             }
         }
         outcome
+    }
+
+    /// How many rows were handed out in pages.
+    pub(crate) fn rows_read(&self) -> usize {
+        self.rows_read.get()
+    }
+
+    fn page(&self, work: impl FnOnce(&Connection) -> Result<Page, StoreError>) -> Result<Page, StoreError> {
+        let page = self.look(work)?;
+        self.rows_read.set(self.rows_read.get() + page.tasks.len() + page.damaged.len());
+        Ok(page)
     }
 
     fn tally(&self) -> Result<Tally, StoreError> {
@@ -218,7 +231,7 @@ impl StoreRead for Transaction<'_> {
     }
 
     fn tasks_after(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
-        self.look(|connection| tasks::after(connection, after, limit))
+        self.page(|connection| tasks::after(connection, after, limit))
     }
 
     fn last_of_entity(&self, entity: &EntityKey) -> Result<Option<Task>, StoreError> {
@@ -234,7 +247,7 @@ impl StoreRead for Transaction<'_> {
     }
 
     fn claimable(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError> {
-        self.look(|connection| tasks::claimable(connection, now, limit))
+        self.page(|connection| tasks::claimable(connection, now, limit))
     }
 
     fn next_claim(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
@@ -242,11 +255,11 @@ impl StoreRead for Transaction<'_> {
     }
 
     fn waiting_after(&self, moment: Timestamp, limit: usize) -> Result<Page, StoreError> {
-        self.look(|connection| tasks::waiting_after(connection, moment, limit))
+        self.page(|connection| tasks::waiting_after(connection, moment, limit))
     }
 
     fn tasks_in_state(&self, state: StateKind, after: u64, limit: usize) -> Result<Page, StoreError> {
-        self.look(|connection| tasks::in_state(connection, state, after, limit))
+        self.page(|connection| tasks::in_state(connection, state, after, limit))
     }
 
     fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
