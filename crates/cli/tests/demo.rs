@@ -1,5 +1,7 @@
 //! The demo, with its real processes: it proves what it says, says so in the agreed keys, and leaves nothing behind.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

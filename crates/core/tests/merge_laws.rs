@@ -2,6 +2,8 @@
 //!
 //! 50,000 cases of each law in every run; `LANDFALL_CASES=1000000` runs more, `LANDFALL_CASE=n` replays one.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
 use landfall_core::change::Operation;
 use landfall_core::entity::Body;
 use landfall_core::merge::rule::{Answer, DeletePolicy, FieldPath, FieldRule, Pick, Rules, Strategy};

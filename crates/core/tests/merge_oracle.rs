@@ -2,6 +2,8 @@
 //!
 //! It says in its own way what each field must become, and the merge must agree. `LANDFALL_CASES` sets the number.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
 use landfall_core::merge::rule::{FieldPath, FieldRule, Rules, Strategy};
 use landfall_core::merge::{self, BaseFields, Side};
 use landfall_core::value::{Fields, Value};

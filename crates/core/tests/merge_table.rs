@@ -1,5 +1,7 @@
 //! Every row of the merge table of DESIGN.md section 6, and every rule in and out of its element, as tables.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
 use landfall_core::merge::rule::{Answer, FieldPath, FieldRule, Rules, Strategy, Validator};
 use landfall_core::merge::{self, BaseFields, BaseValue, Chosen, Merged, Misfit, Side};
 use landfall_core::value::{Fields, Number, Value};

@@ -1,4 +1,5 @@
 //! The engine as an app uses it: a real thread, a real clock, a memory store, and adapters that do as they are told.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
 mod support;
 

@@ -1,5 +1,7 @@
 //! Processes that are killed while they write, and processes that write at the same time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
 mod support;
 
 use landfall_core::store::{Store as _, StoreError};

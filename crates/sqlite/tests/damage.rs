@@ -1,5 +1,7 @@
 //! A disk that spoils what it keeps: never a panic, never a row that is not what was written.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
 mod support;
 
 use landfall_core::store::{Counts, DamagedRow, Store, StoreError, StoreRead};

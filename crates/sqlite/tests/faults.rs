@@ -1,5 +1,7 @@
 //! A disk that is full, a file that is locked or read-only: an error that says so, and nothing half-stored.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
 mod support;
 
 use landfall_core::store::{Store as _, StoreError, StoreTx};

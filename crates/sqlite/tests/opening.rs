@@ -1,5 +1,7 @@
 //! Opening: what is made, what is refused, and that a refused file keeps every byte.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
 mod support;
 
 use landfall_core::store::{Store as _, StoreError};

@@ -1,4 +1,5 @@
 //! Promises of the machine that one line of events shows better than a thousand random lives.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
 use landfall_core::adapter::{Applied, Capabilities, EffectClass, Outcome, PushBatch, PushReply, Rejection};
 use landfall_core::change::Change;

@@ -2,6 +2,8 @@
 //!
 //! `LANDFALL_SEED=n` runs one seed and prints what happened before the violation; `LANDFALL_SEEDS=n` runs that many.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
 use landfall_testkit::sim::{Plant, Scenario, Stats, run};
 
 /// Seeds in every run of the tests.

@@ -1,4 +1,6 @@
 //! What the tests of this crate share: folders that go away, a harness for the store suite, raw looks at a file.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use landfall_core::id::TaskId;

@@ -238,7 +238,7 @@ pub(super) fn a_task_that_is_put_again_replaces_itself(harness: &dyn StoreUnderT
     for step in steps.drain(..) {
         commit(store.as_mut(), |tx| tx.put_task(&step).unwrap());
         look(store.as_mut(), |tx| {
-            assert_eq!(tx.tasks_after(0, 9).unwrap().tasks, [step.clone()]);
+            assert_eq!(tx.tasks_after(0, 9).unwrap().tasks, std::slice::from_ref(&step));
             let mut counts = Counts::default();
             *counts.of_mut(step.state.kind()) = 1;
             assert_eq!(tx.counts().unwrap(), counts);

@@ -232,7 +232,12 @@ pub(super) fn a_reader_sees_whole_transactions_and_one_state(harness: &dyn Store
     let mut seen = Vec::new();
     let mut tx = store.begin().unwrap();
     tx.put_task(&task(1, &note("1"))).unwrap();
-    reader.read(&mut |rows| Ok(seen.push(read_both(rows)))).unwrap();
+    reader
+        .read(&mut |rows| {
+            seen.push(read_both(rows));
+            Ok(())
+        })
+        .unwrap();
     tx.commit().unwrap();
     let store: &mut dyn Store = store.as_mut();
     let mut step = |rows: &dyn StoreRead| {
@@ -244,6 +249,11 @@ pub(super) fn a_reader_sees_whole_transactions_and_one_state(harness: &dyn Store
     reader.read(&mut step).unwrap();
     let failed = reader.read(&mut |_| Err(StoreError::Misuse("passed on".into())));
     assert_eq!(failed, Err(StoreError::Misuse("passed on".into())));
-    reader.read(&mut |rows| Ok(seen.push(read_both(rows)))).unwrap();
+    reader
+        .read(&mut |rows| {
+            seen.push(read_both(rows));
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(seen, [(vec![], 0), (vec![1], 1), (vec![1], 1), (vec![1, 2], 2)]);
 }
