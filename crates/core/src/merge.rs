@@ -412,7 +412,7 @@ impl<'a> Merger<'a> {
                 three.both().and_then(|(l, r)| number::sum(three.base, l, r)).map(Settled::merged)
             }
             FieldRule::GrowSet => {
-                three.both().and_then(|(l, r)| list::set(BaseValue::Unknown, l, r)).map(Settled::merged)
+                three.both().and_then(|(l, r)| list::union(three.base, l, r)).map(Settled::merged)
             }
             FieldRule::OrSet => {
                 three.both().and_then(|(l, r)| list::set(three.base, l, r)).map(Settled::merged)

@@ -44,8 +44,13 @@ impl Marks {
         if connection.is_autocommit() {
             connection.execute_batch("BEGIN DEFERRED").map_err(failed)?;
             let marks = Self::of(connection);
-            connection.execute_batch("ROLLBACK").map_err(failed)?;
-            return marks;
+            // A read that failed, as on a full disk, may have ended the transaction itself: its reason is what counts.
+            let ended = if connection.is_autocommit() {
+                Ok(())
+            } else {
+                connection.execute_batch("ROLLBACK").map_err(failed)
+            };
+            return marks.and_then(|marks| ended.map(|()| marks));
         }
         let number = |sql: &str| -> rusqlite::Result<Option<i64>> {
             let mut statement = connection.prepare(sql)?;

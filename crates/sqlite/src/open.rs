@@ -1,7 +1,8 @@
 //! Opening: look, connect, check, migrate, make one durable write, read the settings back.
 //!
 //! Nothing of a store is shown before that write returned: what a crash left behind may be visible after recovery and
-//! still vanish with the next power cut. Any doubt is an error and leaves the file as it was. Tests: `tests/opening.rs`.
+//! still vanish with the next power cut. Any doubt is an error and leaves the file as it was. Tests: `tests/opening.rs`,
+//! and at the end of the file.
 
 use crate::error::failed;
 use crate::file::{self, Identity, InUse, Marks};
@@ -296,4 +297,65 @@ fn text(connection: &Connection, pragma: &str) -> Result<String, StoreError> {
 
 fn number(connection: &Connection, pragma: &str) -> Result<i64, StoreError> {
     connection.query_one(pragma, (), |row| row.get(0)).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temporary(name: &str) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("landfall-open-{}-{name}.db", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        path
+    }
+
+    fn remove(path: &Path) {
+        for ending in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(file::beside(path, ending));
+        }
+    }
+
+    #[test]
+    fn the_settings_in_force_are_those_that_were_promised() {
+        let path = temporary("settings");
+        for (durability, synchronous) in [(Durability::Full, 3), (Durability::MayLoseLastWrites, 1)] {
+            let opened = Options::default().durability(durability).connect(&path, true).unwrap();
+            let connection = &opened.connection;
+            assert_eq!(text(connection, "PRAGMA journal_mode").unwrap(), "wal");
+            for (name, expected) in [
+                ("synchronous", synchronous),
+                ("trusted_schema", 0),
+                ("cell_size_check", 1),
+                ("temp_store", 2),
+                ("wal_autocheckpoint", i64::from(CHECKPOINT_PAGES)),
+                ("fullfsync", 1),
+                ("checkpoint_fullfsync", 1),
+                ("busy_timeout", 5_000),
+                ("cache_size", -i64::from(WRITER_CACHE_KIB)),
+            ] {
+                assert_eq!(number(connection, &format!("PRAGMA {name}")).unwrap(), expected, "{name}");
+            }
+            assert!(connection.db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE).unwrap());
+            let (reader, _in_use) = Options::default().connect_reader(&path).unwrap();
+            assert_eq!(number(&reader, "PRAGMA query_only").unwrap(), 1);
+            assert!(reader.is_readonly("main").unwrap());
+            assert!(run(&reader, "UPDATE landfall_counters SET pending = 7").is_err());
+        }
+        remove(&path);
+    }
+
+    #[test]
+    fn settings_that_are_not_in_force_are_refused() {
+        let path = temporary("refused");
+        let opened = Options::default().connect(&path, true).unwrap();
+        read_back(&opened.connection, SYNCHRONOUS_EXTRA).unwrap();
+        run(&opened.connection, "PRAGMA synchronous = FULL").unwrap();
+        assert!(matches!(read_back(&opened.connection, SYNCHRONOUS_EXTRA), Err(StoreError::Io(_))));
+        run(&opened.connection, "PRAGMA synchronous = EXTRA; PRAGMA journal_mode = DELETE").unwrap();
+        assert!(matches!(read_back(&opened.connection, SYNCHRONOUS_EXTRA), Err(StoreError::Io(_))));
+        let memory = Connection::open_in_memory().unwrap();
+        let refused = set_journal_mode(&memory, Instant::now());
+        assert!(matches!(refused, Err(StoreError::Io(_))), "a mode that stays what it was: {refused:?}");
+        remove(&path);
+    }
 }

@@ -129,3 +129,44 @@ fn a_transaction_that_waits_too_long_for_another_process_is_busy_and_loses_nothi
     assert_eq!(tx.next_seq().unwrap(), 2);
     assert_eq!(tx.counts().unwrap().pending, 1);
 }
+
+/// Counted from outside where `strace` is installed. Elsewhere this test can only see that commits wait for something:
+/// that `synchronous` is EXTRA is read back at every opening (`open.rs`).
+#[cfg(target_os = "linux")]
+#[test]
+fn each_durable_commit_syncs_exactly_once() {
+    use landfall_core::store::Store;
+    const COMMITS: u64 = 20;
+    if let Some(path) = support::as_child() {
+        let mut store = SqliteStore::open(path).unwrap();
+        println!("opened");
+        for number in 1..=COMMITS {
+            let mut tx = store.begin().unwrap();
+            for seq in 0..50 {
+                tx.put_task(&task(number * 100 + seq, &note("1"))).unwrap();
+            }
+            tx.commit().unwrap();
+        }
+        println!("done");
+        // What only a clean end would add is not asked for.
+        std::process::exit(0);
+    }
+    let folder = Folder::new();
+    let (path, trace) = (folder.file("x.db"), folder.file("trace"));
+    let program = std::env::current_exe().unwrap();
+    let inner = support::child(&program, "each_durable_commit_syncs_exactly_once", path.to_str().unwrap());
+    let mut command = std::process::Command::new("strace");
+    command.args(["-f", "-e", "trace=fsync,fdatasync,write", "-o"]).arg(&trace).arg(&program);
+    command.args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        command.env(name, value.unwrap());
+    }
+    if !command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        eprintln!("strace cannot run here: the syncs of commits are not counted");
+        return;
+    }
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let between = trace.split("opened").nth(1).and_then(|rest| rest.split("done").next()).unwrap();
+    let syncs = between.lines().filter(|line| line.contains("sync(") && line.contains("= 0")).count();
+    assert_eq!(syncs as u64, COMMITS, "{between}");
+}

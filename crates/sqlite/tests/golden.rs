@@ -1,6 +1,7 @@
 //! The oldest rows are still read: a store of format 1, written down as SQL with the checksums it carried.
 //!
-//! The file is never made anew. When a format is added, it gets a file of its own, and this one must still be read.
+//! From the first release on the file is never made anew (until then: `LANDFALL_WRITE_GOLDEN` names the path to write it
+//! to). When a format is added, it gets a file of its own, and this one must still be read.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 

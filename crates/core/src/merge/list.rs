@@ -1,7 +1,7 @@
 //! Lists that are declared to be more than one value: sets, and lists of objects with a key.
 //!
-//! Membership is canonical equality. The result has the remote order, then what only the local side has in its order:
-//! when nothing came in, nothing moves. Tests: `tests/merge_table.rs` and `tests/merge_laws.rs`.
+//! Membership is canonical equality. What is made of both sides has the remote order, then what only the local side has,
+//! in its order. Tests: `tests/merge_table.rs` and `tests/merge_laws.rs`.
 
 use super::Three;
 use super::conflict::{BaseValue, Misfit};
@@ -10,17 +10,54 @@ use crate::value::Value;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-/// A list as a set: in what either added, out what either removed. Without a base nothing counts as removed.
+/// A set that only grows: all that either side holds.
+pub(super) fn union(base: BaseValue<&Value>, local: &Value, remote: &Value) -> Result<Value, Misfit> {
+    elements(base, local, remote, |_| true)
+}
+
+/// A set: in what either added, out what either removed. Without a base nothing counts as removed.
 pub(super) fn set(base: BaseValue<&Value>, local: &Value, remote: &Value) -> Result<Value, Misfit> {
-    let before: BTreeSet<Ordered<'_>> = base_items(base)?.iter().map(Ordered).collect();
-    let (local, remote) = (items(local)?, items(remote)?);
-    let of_local: BTreeSet<Ordered<'_>> = local.iter().map(Ordered).collect();
-    let of_remote: BTreeSet<Ordered<'_>> = remote.iter().map(Ordered).collect();
-    let stays =
-        |item: &Ordered<'_>| (of_local.contains(item) && of_remote.contains(item)) || !before.contains(item);
-    let mut seen = BTreeSet::new();
-    let kept = remote.iter().chain(local).map(Ordered).filter(|item| stays(item) && seen.insert(*item));
-    Ok(Value::List(kept.map(|item| item.0.clone()).collect()))
+    elements(base, local, remote, |Holders { before, local, remote }| (local && remote) || !before)
+}
+
+/// Who holds an element.
+struct Holders {
+    before: bool,
+    local: bool,
+    remote: bool,
+}
+
+/// The elements of either side that stay. A side that holds just these is taken as it is written; what is written anew
+/// never looks like the base, which would look as if nobody had changed anything.
+fn elements(
+    base: BaseValue<&Value>,
+    local: &Value,
+    remote: &Value,
+    stays: impl Fn(Holders) -> bool,
+) -> Result<Value, Misfit> {
+    let (base, local, remote) = (base_items(base)?, items(local)?, items(remote)?);
+    let [before, of_local, of_remote] = [base, local, remote].map(distinct);
+    let stays = |element: &Ordered<'_>| {
+        let holds = |set: &BTreeSet<Ordered<'_>>| set.contains(element);
+        stays(Holders { before: holds(&before), local: holds(&of_local), remote: holds(&of_remote) })
+    };
+    let kept: BTreeSet<Ordered<'_>> = of_local.union(&of_remote).copied().filter(stays).collect();
+    if kept == of_remote {
+        return Ok(Value::List(remote.to_vec()));
+    }
+    if kept == of_local {
+        return Ok(Value::List(local.to_vec()));
+    }
+    let in_order = |first: &[Value], second: &[Value]| -> Vec<Value> {
+        let mut left = kept.clone();
+        first.iter().chain(second).filter(|item| left.remove(&Ordered(item))).cloned().collect()
+    };
+    let list = in_order(remote, local);
+    Ok(Value::List(if list == base { in_order(local, remote) } else { list }))
+}
+
+fn distinct(list: &[Value]) -> BTreeSet<Ordered<'_>> {
+    list.iter().map(Ordered).collect()
 }
 
 /// Three lists of objects, by key.

@@ -221,6 +221,14 @@ fn ask(random: &mut Random, rows: &dyn StoreRead, model: &Model) {
             let moments = model.tasks.iter().filter_map(|task| task.claim_at);
             let next = moments.filter(|at| *at > now.max(Timestamp::ALWAYS)).min();
             assert_eq!(rows.next_claim(now).unwrap(), next);
+            let waiting = rows.waiting_after(now, limit).unwrap().tasks;
+            let mut moments: Vec<_> = model.tasks.iter().filter_map(|task| task.claim_at).collect();
+            moments.retain(|at| *at > now.max(Timestamp::ALWAYS));
+            moments.sort();
+            moments.truncate(limit);
+            // Which of several with the same moment comes first is not promised.
+            assert!(waiting.iter().map(|task| task.claim_at).eq(moments.into_iter().map(Some)));
+            assert!(waiting.iter().all(|task| model.tasks.contains(task)));
         }
         8 => {
             let state = StateKind::ALL[random.below(5) as usize];
