@@ -1,7 +1,7 @@
 //! Three-way merge: what the base was, what the app made of it, what the backend made of it, and what it becomes.
 //!
 //! A pure function of its arguments, and the whole table of DESIGN.md section 6. It knows no clock (who is newer is an
-//! argument), no store and no task. [`record`] decides about records as a whole, [`fields`] about what is in them,
+//! argument), no store and no task. [`record()`] decides about records as a whole, [`fields`] about what is in them,
 //! [`whole`] takes one side as it is. Whatever is not taken is in a [`FieldConflict`].
 //!
 //! ```

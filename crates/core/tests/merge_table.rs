@@ -378,4 +378,15 @@ fn rules_reach_into_objects_and_stop_at_items() {
     assert_eq!(merged.fields, field(r#"[{"id":"a","n":5,"l":[4]}]"#));
     let paths: Vec<String> = merged.conflicts.iter().map(|conflict| conflict.path.to_string()).collect();
     assert_eq!(paths, ["f", "f[\"a\"].l", "f[\"a\"].n"]);
+    assert_eq!((&merged.conflicts[1].rule, merged.conflicts[1].misfit), (&FieldRule::Server, None));
+}
+
+#[test]
+fn objects_are_taken_apart_down_to_a_bound() {
+    let nested = |leaf: i32| (0..200).fold(Value::from(leaf), |inner, _| Fields::from([("f", inner)]).into());
+    let [base, local, remote] = [1, 2, 3].map(|leaf| Fields::from([("f", nested(leaf))]));
+    let rules = Rules::new(Strategy::ClientWins);
+    let merged = merge::fields(BaseFields::Whole(&base), &local, &remote, rules.of("t"), None);
+    assert_eq!(merged.fields, local);
+    assert_eq!(merged.conflicts[0].path.0.len(), 128);
 }
