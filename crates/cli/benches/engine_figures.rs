@@ -7,10 +7,12 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring program")]
 
-use landfall::adapters::http::{HttpRequest, HttpTransport as _, Method};
-use landfall::adapters::{SyncEndpoint, UreqTransport};
-use landfall::sqlite::SqliteStore;
-use landfall::{Change, Engine, SessionEnd};
+use landfall_adapters::http::{HttpRequest, Method};
+use landfall_adapters::{SyncEndpoint, UreqTransport};
+use landfall_core::change::Change;
+use landfall_core::machine::SessionEnd;
+use landfall_engine::Engine;
+use landfall_sqlite::SqliteStore;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -34,6 +36,10 @@ fn note(number: usize) -> Change {
 
 fn local(path: PathBuf) -> Engine {
     Engine::local(SqliteStore::open(path).unwrap()).build_blocking().unwrap()
+}
+
+fn store(engine: &Engine, number: usize) {
+    engine.enqueue_blocking(note(number)).unwrap();
 }
 
 fn timed(work: impl FnOnce()) -> f64 {
@@ -98,7 +104,7 @@ fn one_caller(folder: &Path) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..10 {
         ours.push(timed(|| {
-            (0..BLOCK).for_each(|n| drop(engine.enqueue_blocking(note(round * BLOCK + n)).unwrap().task));
+            (0..BLOCK).for_each(|n| store(&engine, round * BLOCK + n));
         }));
         theirs.push(timed(|| {
             for n in 0..BLOCK {
@@ -116,8 +122,7 @@ fn one_caller(folder: &Path) {
 fn many_callers(folder: &Path) {
     const EACH: usize = 100;
     let engine = local(folder.join("p2.db"));
-    let one =
-        EACH as f64 / timed(|| (0..EACH).for_each(|n| drop(engine.enqueue_blocking(note(n)).unwrap().task)));
+    let one = EACH as f64 / timed(|| (0..EACH).for_each(|n| store(&engine, n)));
     let many = timed(|| {
         std::thread::scope(|scope| {
             for caller in 1..=64 {
@@ -165,13 +170,13 @@ fn drain(folder: &Path) {
         let server = serve(&format!("p6-{round}.db"));
         let store = SqliteStore::open(folder.join(format!("p6-queue-{round}.db"))).unwrap();
         let engine =
-            Engine::builder(store, SyncEndpoint::new(&server.endpoint()).unwrap()).build_blocking().unwrap();
+            Engine::builder(store, SyncEndpoint::new(server.endpoint()).unwrap()).build_blocking().unwrap();
         engine.enqueue_many_blocking((0..TASKS).map(note).collect()).unwrap();
         ours.push(timed(|| {
             let end = SessionEnd::Drained { within: Duration::from_secs(600) };
             assert!(engine.sync_until_blocking(end).unwrap().is_complete());
         }));
-        runtime.block_on(server.stop()).unwrap();
+        runtime.block_on(server.stop());
 
         let server = serve(&format!("p6-raw-{round}.db"));
         let bodies: Vec<Vec<u8>> = (0..TASKS / 500).map(|batch| body(batch * 500)).collect();
@@ -183,7 +188,7 @@ fn drain(folder: &Path) {
                 assert_eq!(client.send_blocking(&request).unwrap().status, 200);
             }
         }));
-        runtime.block_on(server.stop()).unwrap();
+        runtime.block_on(server.stop());
     }
     let (ours, theirs) = (TASKS as f64 / median(ours), TASKS as f64 / median(theirs));
     say("P6 drain of 10,000 tasks", ours, "the same batches posted plainly", theirs, 0.8);
