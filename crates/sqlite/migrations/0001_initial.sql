@@ -47,18 +47,6 @@ CREATE INDEX landfall_tasks_waiting ON landfall_tasks (claim_at) WHERE claim_at 
 -- Pending tasks, by far the most, are found by walking the table.
 CREATE INDEX landfall_tasks_state ON landfall_tasks (state) WHERE state > 0;
 
--- How many tasks are in each state, and the greatest position ever used. One row, written with every change.
-CREATE TABLE landfall_counters (
-    id        INTEGER PRIMARY KEY CHECK (id = 1),
-    pending   INTEGER NOT NULL,
-    in_flight INTEGER NOT NULL,
-    unknown   INTEGER NOT NULL,
-    conflict  INTEGER NOT NULL,
-    dead      INTEGER NOT NULL,
-    last_seq  INTEGER NOT NULL,
-    sum       INTEGER NOT NULL
-) STRICT;
-
 -- What is known of each record.
 CREATE TABLE landfall_entities (
     id             INTEGER PRIMARY KEY,
@@ -117,7 +105,9 @@ CREATE TABLE landfall_conflicts (
 
 CREATE INDEX landfall_conflicts_entity ON landfall_conflicts (entity_type, entity_id);
 
--- Single facts by name: the replica, the lease, which file this is, how often it was opened.
+-- Single facts by name: the replica, the lease, which file this is, how often it was opened, and the counters: how many
+-- tasks are in each state, and the greatest position ever used. Together, because a commit that changes one of them
+-- mostly changes another, and a page less is written for it.
 CREATE TABLE landfall_facts (
     name   TEXT PRIMARY KEY,
     format INTEGER NOT NULL,

@@ -21,11 +21,10 @@ pub(crate) const FORMAT: i64 = 1;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Table {
     Task = 1,
-    Counters = 2,
-    Entity = 3,
-    Journal = 4,
-    Conflict = 5,
-    Fact = 6,
+    Entity = 2,
+    Journal = 3,
+    Conflict = 4,
+    Fact = 5,
 }
 
 /// One value on its way into a row.

@@ -8,17 +8,18 @@ use crate::error::failed;
 use landfall_core::store::{Counts, StoreError};
 use landfall_core::task::StateKind;
 use rusqlite::{Connection, params_from_iter};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// The names of facts.
 pub(crate) const REPLICA: &str = "replica";
 pub(crate) const LEASE: &str = "lease";
 pub(crate) const FILE: &str = "file";
 pub(crate) const OPENED: &str = "opened";
+const COUNTERS: &str = "counters";
 
-/// The row of counters.
-#[derive(Clone, Copy, Debug, Default)]
+/// How many tasks are in each state.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counters {
     pub(crate) counts: Counts,
     /// The greatest position ever used.
@@ -28,36 +29,17 @@ pub(crate) struct Counters {
 impl Counters {
     /// Reads them; counts them again if their row is missing or damaged.
     pub(crate) fn read(connection: &Connection) -> Result<Self, StoreError> {
-        let sql = "SELECT pending, in_flight, unknown, conflict, dead, last_seq, sum FROM landfall_counters \
-                   WHERE id = 1";
-        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-        let read = first_row(&mut statement, (), |row| {
-            let Some(row) = verify(Table::Counters, row, 6)? else { return Ok(None) };
-            let counts = Counts {
-                pending: row.bits(0)?,
-                in_flight: row.bits(1)?,
-                unknown: row.bits(2)?,
-                conflict: row.bits(3)?,
-                dead: row.bits(4)?,
-            };
-            Ok(Some(Self { counts, last_seq: row.bits(5)? }))
-        })?;
-        let mut counters = match read.flatten() {
-            Some(counters) => counters,
-            None => Self { counts: count(connection)?, last_seq: 0 },
+        let mut counters = match fact(connection, COUNTERS) {
+            Ok(Some(counters)) => counters,
+            Ok(None) | Err(StoreError::Damaged(_)) => Self { counts: count(connection)?, last_seq: 0 },
+            Err(error) => return Err(error),
         };
         counters.last_seq = counters.last_seq.max(last_seq(connection)?);
         Ok(counters)
     }
 
     pub(crate) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
-        let sql = "INSERT OR REPLACE INTO landfall_counters \
-                   (id, pending, in_flight, unknown, conflict, dead, last_seq, sum) VALUES (1, ?, ?, ?, ?, ?, ?, ?)";
-        let Counts { pending, in_flight, unknown, conflict, dead } = self.counts;
-        let numbers = [pending, in_flight, unknown, conflict, dead, self.last_seq].map(Into::into);
-        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-        statement.execute(params_from_iter(sealed(Table::Counters, numbers))).map_err(failed)?;
-        Ok(())
+        put_fact(connection, COUNTERS, self)
     }
 }
 

@@ -339,7 +339,7 @@ mod tests {
             let (reader, _in_use) = Options::default().connect_reader(&path).unwrap();
             assert_eq!(number(&reader, "PRAGMA query_only").unwrap(), 1);
             assert!(reader.is_readonly("main").unwrap());
-            assert!(run(&reader, "UPDATE landfall_counters SET pending = 7").is_err());
+            assert!(run(&reader, "UPDATE landfall_facts SET value = 7").is_err());
         }
         remove(&path);
     }

@@ -305,12 +305,13 @@ fn spoilt_counters_are_counted_again_and_other_spoilt_facts_are_told() {
         tx.put_replica(&replica(1)).unwrap();
         tx.put_lease(&lease(1)).unwrap();
     });
-    raw.execute("UPDATE landfall_counters SET pending = 9, last_seq = 0", ()).unwrap();
+    raw.execute("UPDATE landfall_facts SET value = replace(value, '3', '0') WHERE name = 'counters'", ())
+        .unwrap();
     commit(&mut store, |tx| {
         assert_eq!(tx.counts().unwrap().pending, 3);
         assert!(tx.next_seq().unwrap() > 3);
     });
-    raw.execute("DELETE FROM landfall_counters", ()).unwrap();
+    raw.execute("DELETE FROM landfall_facts WHERE name = 'counters'", ()).unwrap();
     assert_eq!(commit(&mut store, |tx| tx.counts().unwrap().pending), 3);
     raw.execute("UPDATE landfall_facts SET value = replace(value, '1', '2')", ()).unwrap();
     let tx = store.begin().unwrap();

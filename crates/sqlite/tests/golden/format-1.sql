@@ -39,16 +39,6 @@ CREATE INDEX landfall_tasks_lane ON landfall_tasks (lane) WHERE lane IS NOT NULL
 CREATE INDEX landfall_tasks_ready ON landfall_tasks (priority DESC) WHERE claim_at <= 0;
 CREATE INDEX landfall_tasks_waiting ON landfall_tasks (claim_at) WHERE claim_at > 0;
 CREATE INDEX landfall_tasks_state ON landfall_tasks (state) WHERE state > 0;
-CREATE TABLE landfall_counters (
-    id        INTEGER PRIMARY KEY CHECK (id = 1),
-    pending   INTEGER NOT NULL,
-    in_flight INTEGER NOT NULL,
-    unknown   INTEGER NOT NULL,
-    conflict  INTEGER NOT NULL,
-    dead      INTEGER NOT NULL,
-    last_seq  INTEGER NOT NULL,
-    sum       INTEGER NOT NULL
-) STRICT;
 CREATE TABLE landfall_entities (
     id             INTEGER PRIMARY KEY,
     entity_type    TEXT NOT NULL,
@@ -109,10 +99,10 @@ INSERT INTO landfall_tasks VALUES (4, 0, 0, -4, X'1671A1F8750E5896BF6EC796ED5B00
 INSERT INTO landfall_tasks VALUES (5, 1, NULL, -4, X'C288D7568983557D903E6AF272495CE5', 'note', 'é ''n'' 1', NULL, 1, 5, 'delete', 2, NULL, 1763870000002, 7, 1763870000003, NULL, -1, NULL, 5, 1, NULL, '{}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, -5799727932120856144);
 INSERT INTO landfall_tasks VALUES (6, 3, NULL, -4, X'E6CE0EFAF7B059CD90189E481C8746BA', 'note', 'é ''n'' 1', NULL, 1, 6, 'delete', 2, NULL, 1763870000002, 7, 1763870000003, NULL, NULL, NULL, 5, 1, NULL, '{}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, -140354323664678597);
 INSERT INTO landfall_tasks VALUES (7, 4, NULL, -4, X'048C82738EDD50D4BE1360D829893FBA', 'note', 'é ''n'' 1', NULL, 1, 7, 'delete', 2, NULL, 1763870000002, 7, 1763870000003, NULL, NULL, 'rejected', 5, 1, NULL, '{}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, -3393586125593046285);
-INSERT INTO landfall_counters VALUES (1, 1, 1, 1, 1, 1, 7, 312205414964739043);
-INSERT INTO landfall_entities VALUES (1, 'note', 'é ''n'' 1', 1, 7, 1, 1, '7', 3, 2, '8', '{"max":18446744073709551615,"nothing":null,"one":1.0,"text":"ü \"\\ 🦀"}', NULL, NULL, -7164391920997102168);
-INSERT INTO landfall_journal VALUES (1, X'BCB75DC0616F5A44A52D34705FA2DEED', 1, 'note', 'é ''n'' 1', 2, 'duplicate', '6', 1763870000007, '{}', 979206911073047769);
-INSERT INTO landfall_conflicts VALUES (1, X'9E4B9104130D52389C20CA177AEE53F8', 1, 'note', 'é ''n'' 1', 1763870000008, 'server wins', 1, NULL, '{}', '{"a":1}', '{"max":18446744073709551615,"nothing":null,"one":1.0,"text":"ü \"\\ 🦀"}', 5186504134872708351);
-INSERT INTO landfall_facts VALUES ('lease', 1, '{"holder":"process 12","fence":4,"expires_at":1763870000010}', -5889376603412800837);
-INSERT INTO landfall_facts VALUES ('opened', 1, '1', 8589799088337758652);
-INSERT INTO landfall_facts VALUES ('replica', 1, '{"client_id":"7f0b8a9e-3c2d-4e5f-8a1b-0c9d8e7f6a5b","client_epoch":9,"opens":10,"server_id":"server","clock":"1763870000009-00001"}', -2390423134462533298);
+INSERT INTO landfall_entities VALUES (1, 'note', 'é ''n'' 1', 1, 7, 1, 1, '7', 3, 2, '8', '{"max":18446744073709551615,"nothing":null,"one":1.0,"text":"ü \"\\ 🦀"}', NULL, NULL, 2418227211060995460);
+INSERT INTO landfall_journal VALUES (1, X'BCB75DC0616F5A44A52D34705FA2DEED', 1, 'note', 'é ''n'' 1', 2, 'duplicate', '6', 1763870000007, '{}', 4038116368093550612);
+INSERT INTO landfall_conflicts VALUES (1, X'9E4B9104130D52389C20CA177AEE53F8', 1, 'note', 'é ''n'' 1', 1763870000008, 'server wins', 1, NULL, '{}', '{"a":1}', '{"max":18446744073709551615,"nothing":null,"one":1.0,"text":"ü \"\\ 🦀"}', -2648365807379038689);
+INSERT INTO landfall_facts VALUES ('counters', 1, '{"counts":{"pending":1,"in_flight":1,"unknown":1,"conflict":1,"dead":1},"last_seq":7}', -8715209919927907929);
+INSERT INTO landfall_facts VALUES ('lease', 1, '{"holder":"process 12","fence":4,"expires_at":1763870000010}', 6098582427681259126);
+INSERT INTO landfall_facts VALUES ('opened', 1, '1', -6886137353704254097);
+INSERT INTO landfall_facts VALUES ('replica', 1, '{"client_id":"7f0b8a9e-3c2d-4e5f-8a1b-0c9d8e7f6a5b","client_epoch":9,"opens":10,"server_id":"server","clock":"1763870000009-00001"}', -4261690218243878234);
