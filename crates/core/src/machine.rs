@@ -615,8 +615,3 @@ fn for_each_in_state(
         }
     }
 }
-
-/// Milliseconds as the wall clock will show them after `wait`.
-fn in_future(now: Now, wait: Duration) -> Timestamp {
-    now.wall.after(wait)
-}

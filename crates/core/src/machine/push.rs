@@ -5,7 +5,7 @@
 //! only when it is proven that not one byte ever left may a task melt and coalesce again.
 //! Tests: `tests/machine.rs` of `landfall-testkit` for the failure table; its simulator for everything together.
 
-use super::{Effect, Gate, Sent, Step, in_future};
+use super::{Effect, Gate, Sent, Step};
 use crate::adapter::{Applied, CallContext, EffectClass, Outcome, PushBatch, PushReply, PushTask, Rejection};
 use crate::change::Operation;
 use crate::entity::Base;
@@ -481,7 +481,7 @@ impl Step {
         } else {
             Duration::ZERO
         };
-        let retry_at: Timestamp = in_future(self.now, wait);
+        let retry_at: Timestamp = self.now.wall.after(wait);
         let fate_open = task.frozen.as_ref().is_some_and(|frozen| frozen.open_sends > 0);
         if fate_open {
             task.become_state(TaskState::Unknown { retry_at });
