@@ -15,7 +15,7 @@ use crate::tally::Tally;
 use crate::workspace::Workspace;
 use crate::{walls, words};
 
-/// The variable by which suites know how much to run; `fast` leaves slow ones out.
+/// The variable by which suites know how much to run: `fast` leaves slow ones out, `nightly` goes on for long.
 const TIER: &str = "LANDFALL_TIER";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,7 @@ struct Component {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     fast: bool,
+    nightly: bool,
     /// The steps asked for by name; none means all.
     only: Vec<Step>,
 }
@@ -111,6 +112,10 @@ impl Options {
                     options.fast = true;
                     continue;
                 }
+                "--nightly" => {
+                    options.nightly = true;
+                    continue;
+                }
                 "--only" => args.next().context("--only needs the name of a step")?,
                 _ => match arg.strip_prefix("--only=") {
                     Some(step) => step,
@@ -122,6 +127,7 @@ impl Options {
                 known.with_context(|| format!("no step is called {step:?}; there are {}", step_names()))?,
             );
         }
+        ensure!(!(options.fast && options.nightly), "--fast and --nightly contradict each other: give one");
         ensure!(
             !(options.fast && options.only.contains(&Step::Clippy)),
             "--fast leaves clippy out, and --only clippy asks for it: give one of the two"
@@ -144,7 +150,7 @@ impl Options {
 pub(crate) fn help() -> String {
     use std::fmt::Write as _;
     let mut help = String::from(
-        "usage: cargo xtask test [--fast] [--only STEP]...
+        "usage: cargo xtask test [--fast | --nightly] [--only STEP]...
 
 Runs everything that must hold before a commit, in this order, and stops at the first step that fails:
 ",
@@ -158,6 +164,8 @@ Runs everything that must hold before a commit, in this order, and stops at the 
 
 options:
   --fast        leave out clippy, and slow suites (sets {TIER}=fast for the tests)
+  --nightly     a million cases of each law of the merge, and twenty times the simulator's
+                seeds; about an hour (sets {TIER}=nightly for the tests)
   --only STEP   run this step alone; may be given more than once
 
 The last line is the sum over all tests: `N passed, N failed`. The exit code is 0 only if every step passed."
@@ -182,7 +190,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> ExitCode {
         eprintln!("xtask test: {error:#}");
         return ExitCode::FAILURE;
     }
-    if let (false, Ok(tier)) = (options.fast, std::env::var(TIER)) {
+    if let (false, Ok(tier)) = (options.fast || options.nightly, std::env::var(TIER)) {
         println!("note: {TIER}={tier} is set in the environment, and the tests will heed it");
     }
 
@@ -238,6 +246,9 @@ fn command(step: Step, workspace: &Workspace, options: &Options) -> std::process
     let mut command = workspace.cargo(step.cargo_args().unwrap_or_default());
     if options.fast {
         command.env(TIER, "fast");
+    }
+    if options.nightly {
+        command.env(TIER, "nightly");
     }
     command
 }
@@ -314,7 +325,7 @@ mod tests {
     fn options_are_read() {
         assert_eq!(parse(&[]).expect("none"), Options::default());
         let options = parse(&["--fast", "--only", "walls", "--only=test"]).expect("all known");
-        assert_eq!(options, Options { fast: true, only: vec![Step::Walls, Step::Test] });
+        assert_eq!(options, Options { fast: true, nightly: false, only: vec![Step::Walls, Step::Test] });
     }
 
     #[test]
@@ -324,6 +335,7 @@ mod tests {
             (&["--only"], "needs the name of a step"),
             (&["--quick"], "usage:"),
             (&["--fast", "--only", "clippy"], "give one of the two"),
+            (&["--fast", "--nightly"], "contradict each other"),
         ];
         for (args, part) in cases {
             let message = parse(args).expect_err("makes no sense").to_string();

@@ -280,6 +280,7 @@ impl SyncEndpointBuilder {
                 batch_bytes: self.batch_bytes,
                 effect: EffectClass::OneEffect,
                 pull: true,
+                orders_writes: true,
             },
             max_response_bytes: self.max_response_bytes,
             #[cfg(feature = "gzip")]

@@ -100,6 +100,9 @@ pub struct Capabilities {
     pub effect: EffectClass,
     /// Whether [`Adapter::pull`] works.
     pub pull: bool,
+    /// Whether the backend orders all writes of a record by its versions: a write that it takes is then later than
+    /// everything it had, whatever any clock says. Otherwise times of change decide who is newer.
+    pub orders_writes: bool,
 }
 
 /// What every call needs beside its content.

@@ -2,6 +2,10 @@
 //!
 //! Nothing else in the workspace holds a policy number. Tests: where each number is used.
 
+use crate::conflict::Detector;
+use crate::merge::rule::{Rules, Strategy};
+use alloc::collections::BTreeSet;
+use alloc::string::String;
 use core::time::Duration;
 
 /// All settings of a machine.
@@ -17,6 +21,10 @@ pub struct Config {
     pub lease: LeaseConfig,
     /// How long ended tasks are remembered.
     pub journal: JournalConfig,
+    /// What happens when two sides clash.
+    pub conflicts: ConflictConfig,
+    /// What is read from the backend.
+    pub pull: PullConfig,
 }
 
 /// What may be enqueued.
@@ -52,20 +60,11 @@ pub struct PushConfig {
     pub calls_max: usize,
     /// How long one call may take. 30 s: mobile networks stall for many seconds and recover.
     pub call_timeout: Duration,
-    /// How often a conflict may send a change back before it goes to the inbox. 8: enough for a busy record, few
-    /// enough to end a quarrel.
-    pub conflict_rounds_max: u32,
 }
 
 impl Default for PushConfig {
     fn default() -> Self {
-        Self {
-            batch_tasks: 500,
-            batch_bytes: 1 << 20,
-            calls_max: 2,
-            call_timeout: Duration::from_secs(30),
-            conflict_rounds_max: 8,
-        }
+        Self { batch_tasks: 500, batch_bytes: 1 << 20, calls_max: 2, call_timeout: Duration::from_secs(30) }
     }
 }
 
@@ -130,5 +129,57 @@ pub struct JournalConfig {
 impl Default for JournalConfig {
     fn default() -> Self {
         Self { horizon: Duration::from_secs(30 * 24 * 3600), prune_batch: 500 }
+    }
+}
+
+/// What happens when two sides clash.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ConflictConfig {
+    /// Strategies, rules of fields, resolvers, validators. The default is last write wins, field by field: what most
+    /// people expect who have not thought about it, and what the conflict records make safe.
+    pub rules: Rules,
+    /// What counts as a conflict.
+    pub detector: Detector,
+    /// How often a conflict may send a change back before it goes to the inbox. 8: enough for a busy record, few
+    /// enough to end a quarrel.
+    pub rounds_max: u32,
+    /// How far a time of change may lie ahead of the backend's clock and still be believed. 1 min: clocks that are
+    /// kept at all are better than that; what is beyond counts as made now.
+    pub clock_drift_max: Duration,
+    /// How long settled conflicts are kept. 90 days: "where did my text go?" is asked within a quarter.
+    pub horizon: Duration,
+}
+
+impl Default for ConflictConfig {
+    fn default() -> Self {
+        Self {
+            rules: Rules::new(Strategy::LastWriteWins),
+            detector: Detector::default(),
+            rounds_max: 8,
+            clock_drift_max: Duration::from_secs(60),
+            horizon: Duration::from_secs(90 * 24 * 3600),
+        }
+    }
+}
+
+/// What is read from the backend.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PullConfig {
+    /// Whether sessions pull at all, where the adapter can. Off for apps that keep their own read model.
+    pub enabled: bool,
+    /// Only records of these types are taken in; `None`: of all. When the feed has to be read from its beginning, a
+    /// record of these types that the backend had confirmed and that does not come is taken as deleted there; with
+    /// `None`, if the feed ever brought a record of its type.
+    pub types: Option<BTreeSet<String>>,
+    /// Most changes asked for in one page. 1000: some 300 KB, and one transaction of a few ten milliseconds, so that
+    /// a write never waits long behind it.
+    pub page_changes: usize,
+    /// How long one page may take.
+    pub call_timeout: Duration,
+}
+
+impl Default for PullConfig {
+    fn default() -> Self {
+        Self { enabled: true, types: None, page_changes: 1000, call_timeout: Duration::from_secs(30) }
     }
 }

@@ -3,7 +3,7 @@
 //! Events leave only after the commit that made them true. Tests: the simulator checks them against the store.
 
 use crate::failure::FailureKind;
-use crate::id::{CallId, EntityKey, TaskId, Version};
+use crate::id::{CallId, ConflictId, EntityKey, TaskId, Version};
 use crate::store::Counts;
 use crate::task::Verdict;
 use alloc::string::String;
@@ -60,15 +60,73 @@ pub enum Event {
         /// How long until then.
         wait: Duration,
     },
-    /// A task met a conflict; what it was about is in the conflict records.
-    Conflicted {
+    /// What the app sees of a record has changed.
+    Changed {
+        /// The record.
+        entity: EntityKey,
+        /// Who changed it.
+        origin: Origin,
+    },
+    /// A task met another version of its record and goes on as a new task.
+    Rebased {
         /// The task.
         task: TaskId,
         /// Its record.
         entity: EntityKey,
-        /// The task that goes on in its place, if one does.
-        rebased_to: Option<TaskId>,
+        /// The task that goes on in its place.
+        next: TaskId,
     },
+    /// Both sides changed the same; what it was about is in the conflict record. Of one that waits it is told again when
+    /// the backend's side moves.
+    Conflicted {
+        /// The conflict.
+        conflict: ConflictId,
+        /// The task that met it.
+        task: TaskId,
+        /// Its record.
+        entity: EntityKey,
+        /// Whether it waits for a decision; otherwise the rules have settled it.
+        waits: bool,
+    },
+    /// A conflict that waited is settled.
+    Resolved {
+        /// The conflict.
+        conflict: ConflictId,
+        /// Its record.
+        entity: EntityKey,
+        /// The task that sends the outcome, if there is anything to send.
+        sent_as: Option<TaskId>,
+    },
+    /// The two sides of a conflict became two records.
+    Forked {
+        /// The record, which is now as the backend has it.
+        from: EntityKey,
+        /// The record that the local side became.
+        to: EntityKey,
+    },
+    /// A page of the change feed was taken in.
+    Pulled {
+        /// How many changes it held.
+        changes: u64,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// A remote record could not be taken in and is passed over.
+    Quarantined {
+        /// Which and why, without values of fields.
+        reason: String,
+    },
+    /// Reading from the backend pauses.
+    PullPaused {
+        /// Why.
+        why: FailureKind,
+        /// For people.
+        message: String,
+        /// How long, if that is known.
+        wait: Option<Duration>,
+    },
+    /// The change feed cannot be continued and is read from its beginning; pending work is kept.
+    Reconciling,
     /// A task became a dead letter.
     Died {
         /// The task.
@@ -102,6 +160,16 @@ pub enum Event {
     LeaseLost,
 }
 
+/// Who changed what the app sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The app, by a change or by settling a conflict.
+    App,
+    /// The backend, by what it sent or answered.
+    Backend,
+}
+
 /// What one run of `sync` did and what it left.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Report {
@@ -109,7 +177,7 @@ pub struct Report {
     pub applied: u64,
     /// Tasks that had taken effect before and were confirmed now.
     pub duplicates: u64,
-    /// Conflicts met and resolved by rule.
+    /// Conflicts met, those that wait for a decision among them.
     pub conflicts: u64,
     /// Tasks that became dead letters.
     pub dead: u64,
@@ -121,16 +189,24 @@ pub struct Report {
     pub requests: u64,
     /// Payload bytes sent.
     pub bytes: u64,
+    /// Changes of the backend that came in, our own that came back among them.
+    pub pulled: u64,
+    /// Pages of the change feed that were asked for.
+    pub pages: u64,
+    /// Remote records that could not be taken in.
+    pub quarantined: u64,
     /// What is in the queue now.
     pub left: Counts,
     /// Why the run ended before the queue was empty, if it did.
     pub waiting_for: Option<String>,
+    /// Why the run ended before everything was read from the backend, if it did.
+    pub pull_waiting_for: Option<String>,
 }
 
 impl Report {
-    /// Whether nothing is left to send and nothing needs a person.
+    /// Whether nothing is left to send or to read, and nothing needs a person.
     pub const fn is_complete(&self) -> bool {
-        self.left.total() == 0
+        self.left.total() == 0 && self.pull_waiting_for.is_none()
     }
 
     /// Whether something waits for a person or the app.

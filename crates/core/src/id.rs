@@ -91,6 +91,21 @@ impl ClientId {
     }
 }
 
+/// Names one conflict. Random, so that it can be shown, typed and sent without telling anything.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ConflictId(pub Uuid);
+
+impl ConflictId {
+    /// Reads the usual hyphenated text form.
+    ///
+    /// # Errors
+    /// The text is not a UUID.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        Uuid::parse_str(text).map(Self).map_err(|_| InvalidId)
+    }
+}
+
 /// A text that is not an identifier of the expected form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid identifier")]
@@ -106,7 +121,7 @@ macro_rules! uuid_text {
         }
     )*};
 }
-uuid_text!(TaskId, ClientId);
+uuid_text!(TaskId, ClientId, ConflictId);
 
 /// The secret-free random name of one frozen payload: 16 bytes, written as 32 hexadecimal digits.
 ///

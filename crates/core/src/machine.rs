@@ -9,11 +9,10 @@
 //! length (G14). Time, entropy and storage are arguments; this module knows no thread, no socket, no clock.
 //! Tests: the simulator of `landfall-testkit`, its `tests/machine.rs` and `tests/interleavings.rs`.
 
-use crate::adapter::{CallContext, Capabilities, PushBatch};
-use crate::change::Operation;
+use crate::adapter::{CallContext, Capabilities, PullRequest, PushBatch};
 use crate::config::Config;
-use crate::entity::{Body, StoredEntity};
-use crate::event::{Event, Report};
+use crate::entity::StoredEntity;
+use crate::event::{Event, Origin, Report};
 use crate::failure::FailureKind;
 use crate::id::{CallId, ClientId, EntityKey, Entropy, Fence, IdempotencyKey, TaskId, Version};
 use crate::patch;
@@ -28,6 +27,7 @@ use core::time::Duration;
 
 mod enqueue;
 mod lease;
+mod pull;
 mod push;
 mod remote;
 mod resolve;
@@ -35,7 +35,7 @@ mod session;
 
 pub use enqueue::{EnqueueError, Enqueued, Receipt};
 pub use lease::Leadership;
-pub use session::SessionEnd;
+pub use session::{Directions, SessionEnd};
 
 /// The decision maker of one opened store. A clone is for whoever must look at a step twice, such as a simulator.
 #[derive(Debug, Clone)]
@@ -65,6 +65,7 @@ struct State {
     /// Another holder, as first seen: its claim and when we saw it.
     rival: Option<(crate::store::Lease, Mono)>,
     session: Option<session::Session>,
+    pull: pull::Pulling,
     /// The wall clock at the last step; `None` until the first one of this opening.
     last_wall: Option<Timestamp>,
     /// When something will have to be done without any new input.
@@ -119,6 +120,24 @@ pub enum Effect {
         /// What to send.
         batch: PushBatch,
     },
+    /// Read this page of the change feed and bring it to [`Step::pulled`].
+    Pull {
+        /// What every call needs.
+        context: CallContext,
+        /// Names this call.
+        call: CallId,
+        /// Which page.
+        request: PullRequest,
+    },
+    /// Read this record and bring it to [`Step::fetched`].
+    Fetch {
+        /// What every call needs.
+        context: CallContext,
+        /// Names this call.
+        call: CallId,
+        /// Which record.
+        entity: EntityKey,
+    },
     /// Abandon a call; its answer is no longer waited for.
     Cancel(CallId),
     /// Ask once for fresh credentials, then call [`Step::credentials_refreshed`].
@@ -147,6 +166,10 @@ pub struct Step {
     hushed: bool,
     replica: Option<Replica>,
     replica_changed: bool,
+    /// Counts the conflicts of this step, so that each gets a name of its own.
+    conflicts_made: u32,
+    /// How a record is marked that is heard of beside a reading of the feed, once that was looked up.
+    heard_mark: Option<Option<u64>>,
 }
 
 impl Machine {
@@ -168,6 +191,7 @@ impl Machine {
             opens: 0,
             server_id: None,
             clock: Hlc::default(),
+            server_offset_ms: None,
         });
         replica.opens += 1;
         tx.put_replica(&replica)?;
@@ -184,6 +208,7 @@ impl Machine {
             lease: None,
             rival: None,
             session: None,
+            pull: pull::Pulling::default(),
             last_wall: None,
             wakeup: None,
         };
@@ -205,6 +230,8 @@ impl Machine {
             hushed: false,
             replica: None,
             replica_changed: false,
+            conflicts_made: 0,
+            heard_mark: None,
         }
     }
 
@@ -249,6 +276,8 @@ impl Step {
         self.open_gate_if_due();
         self.forgive_jumps(tx)?;
         self.plan(tx)?;
+        self.plan_pull(tx)?;
+        self.plan_fetches(tx)?;
         self.end_session_if_done(tx)?;
         self.renew_lease(tx)?;
         self.schedule_wakeup(tx)?;
@@ -261,8 +290,10 @@ impl Step {
     }
 
     fn emit(&mut self, event: Event) {
-        let of_one_change =
-            matches!(event, Event::Enqueued { .. } | Event::Coalesced { .. } | Event::Settled { .. });
+        let of_one_change = matches!(
+            event,
+            Event::Enqueued { .. } | Event::Coalesced { .. } | Event::Settled { .. } | Event::Changed { .. }
+        );
         if !(self.hushed && of_one_change) {
             self.effects.push(Effect::Emit(event));
         }
@@ -301,9 +332,37 @@ impl Step {
             .ok_or_else(|| StoreError::Corrupt("the row that names this replica is missing".into()))
     }
 
+    /// What the backend's clock says now, as far as we ever heard; else our own.
+    fn backend_now(&mut self, tx: &dyn StoreTx) -> Result<Timestamp, StoreError> {
+        let offset = self.replica(tx)?.server_offset_ms.unwrap_or(0);
+        Ok(self.now.wall.shifted(offset))
+    }
+
+    /// The backend told the time: from here on changes are stamped by its clock.
+    fn hear_time(&mut self, tx: &dyn StoreTx, told: Timestamp) -> Result<(), StoreError> {
+        /// A `Date` has whole seconds and was some time on its way: less than this is no news, and not worth a write.
+        const NEWS_MS: u64 = 2_000;
+        let offset = told.0.saturating_sub(self.now.wall.0);
+        let replica = self.replica(tx)?;
+        if replica.server_offset_ms.is_none_or(|known| known.abs_diff(offset) > NEWS_MS) {
+            replica.server_offset_ms = Some(offset);
+            self.replica_changed = true;
+        }
+        Ok(())
+    }
+
+    /// When a change is made now, by the backend's clock as far as we know it. Never far ahead of that, even if our own
+    /// clock was once: the clock that orders the store's commits does not go back, the stamps of changes do.
+    fn stamp(&mut self, tx: &dyn StoreTx) -> Result<Hlc, StoreError> {
+        let time = self.tick(tx)?;
+        let known = self.replica(tx)?.server_offset_ms.is_some();
+        let (now, drift) = (self.backend_now(tx)?, self.config.conflicts.clock_drift_max);
+        Ok(if known { time.believed(now, drift) } else { time })
+    }
+
     /// The next hybrid logical time.
     fn tick(&mut self, tx: &dyn StoreTx) -> Result<Hlc, StoreError> {
-        let wall = self.now.wall;
+        let wall = self.backend_now(tx)?;
         let replica = self.replica(tx)?;
         replica.clock = replica.clock.tick(wall);
         let clock = replica.clock;
@@ -311,14 +370,14 @@ impl Step {
         Ok(clock)
     }
 
-    /// Removes a task through the journal and lets what waited for it go on.
+    /// Removes a task through the journal and lets what waited for it go on. Gives back the next task of the record.
     fn settle(
         &mut self,
         tx: &mut dyn StoreTx,
         task: &Task,
         verdict: Verdict,
         version: Option<Version>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Task>, StoreError> {
         let payload = match &task.frozen {
             Some(frozen) => Arc::clone(&frozen.payload),
             None => push::encode(task, None, None).into(),
@@ -338,33 +397,32 @@ impl Step {
             Verdict::Applied => report.applied += 1,
             Verdict::Duplicate => report.duplicates += 1,
             Verdict::NoChange | Verdict::ResolvedToRemote => report.unchanged += 1,
-            Verdict::Annihilated | Verdict::Rebased | Verdict::Discarded => {}
+            Verdict::Annihilated | Verdict::Rebased | Verdict::Discarded | Verdict::Forked => {}
         });
         self.promote(tx, &task.entity, task.lane.as_deref(), task.seq)
     }
 
-    /// Lets the next task of the entity and of the lane be claimed, if nothing else is before it (G4).
+    /// Lets the next task of the entity and of the lane be claimed, if nothing else is before it (G4). Gives back that
+    /// of the entity.
     fn promote(
         &mut self,
         tx: &mut dyn StoreTx,
         entity: &EntityKey,
         lane: Option<&str>,
         seq: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Task>, StoreError> {
         let next_of_entity = self.readable(tx.next_of_entity(entity, seq))?;
         let next_of_lane = match lane {
             Some(lane) => self.readable(tx.next_of_lane(lane, seq))?,
             None => None,
         };
-        for mut task in next_of_entity.into_iter().chain(next_of_lane) {
+        for task in next_of_entity.iter().chain(&next_of_lane) {
             let due = task.due();
-            if task.claim_at.is_some() || due.is_none() || !self.is_first(tx, &task)? {
-                continue;
+            if task.claim_at.is_none() && due.is_some() && self.is_first(tx, task)? {
+                tx.put_task(&Task { claim_at: due, ..task.clone() })?;
             }
-            task.claim_at = due;
-            tx.put_task(&task)?;
         }
-        Ok(())
+        Ok(next_of_entity)
     }
 
     /// Whether no earlier task has the same record or the same named lane.
@@ -391,32 +449,44 @@ impl Step {
     /// What is known of a record. Of a damaged row nothing is: it is told, and the record begins anew with a generation
     /// that no earlier task of it can have had, so that no task id is ever given twice.
     fn entity(&mut self, tx: &dyn StoreTx, key: &EntityKey) -> Result<StoredEntity, StoreError> {
+        Ok(self.known_entity(tx, key)?.unwrap_or_else(|| StoredEntity::unknown(key.clone())))
+    }
+
+    /// Likewise; `None` when there is no row, and so no task of the record either.
+    fn known_entity(
+        &mut self,
+        tx: &dyn StoreTx,
+        key: &EntityKey,
+    ) -> Result<Option<StoredEntity>, StoreError> {
         match tx.entity(key) {
-            Ok(entity) => Ok(entity.unwrap_or_else(|| StoredEntity::unknown(key.clone()))),
+            Ok(entity) => Ok(entity),
             Err(StoreError::Damaged(what)) => {
                 self.emit(Event::Damaged { what });
                 let generation = u64::try_from(self.now.wall.0).unwrap_or(0);
-                Ok(StoredEntity { generation, ..StoredEntity::unknown(key.clone()) })
+                Ok(Some(StoredEntity { generation, ..StoredEntity::unknown(key.clone()) }))
             }
             Err(other) => Err(other),
         }
     }
 
-    /// Makes anew what the app sees: the base with every queued change of the record laid over it, in order.
-    ///
-    /// An edit of a record that the backend has deleted stays visible until the conflict that it will meet is resolved.
-    fn lay_over(&mut self, tx: &dyn StoreTx, entity: &mut StoredEntity) -> Result<(), StoreError> {
+    /// Makes anew what the app sees: the base with every queued change of the record laid over it, in order; in the
+    /// place of a change that waits for a decision, what the rules propose.
+    fn lay_over(
+        &mut self,
+        tx: &dyn StoreTx,
+        entity: &mut StoredEntity,
+        origin: Origin,
+    ) -> Result<(), StoreError> {
         let mut view = entity.base.as_ref().map(|base| base.body.clone());
         let mut after = 0;
-        let mut edited = false;
         while let Some(task) = self.readable(tx.next_of_entity(&entity.key, after))? {
-            view = Some(patch::apply(&task.intent, view.as_ref()));
-            edited = task.intent.operation != Operation::Delete;
+            let proposal = self.open_conflict(tx, &task)?.and_then(|open| open.proposal);
+            view = Some(proposal.unwrap_or_else(|| patch::apply(&task.intent, view.as_ref())));
             after = task.seq;
         }
-        let edit_of_a_deleted_record = edited && view == Some(Body::Deleted);
-        if !(edit_of_a_deleted_record && matches!(entity.local, Some(Body::Live(_)))) {
-            entity.local = view;
+        match view {
+            Some(view) => self.show(entity, view, origin),
+            None => entity.local = None,
         }
         Ok(())
     }
@@ -465,6 +535,7 @@ impl Step {
             self.open_gate();
             self.state.failures = 0;
         }
+        self.state.pull.forget_pause();
     }
 
     /// Fresh credentials are there: sending goes on.
@@ -493,7 +564,7 @@ impl Step {
         self.replica.as_ref().filter(|_| self.replica_changed).map(|replica| replica.clock)
     }
 
-    /// Removes what the journal need not remember any longer; `true` when there may be more. For quiet moments.
+    /// Removes what the journal and the settled conflicts need not remember any longer; `true` when there may be more. For quiet moments.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -501,7 +572,10 @@ impl Step {
         let horizon = i64::try_from(self.config.journal.horizon.as_millis()).unwrap_or(i64::MAX);
         let before = Timestamp(self.now.wall.0.saturating_sub(horizon));
         let limit = self.config.journal.prune_batch;
-        Ok(tx.prune_journal(before, limit)? == limit)
+        let forgotten = tx.prune_journal(before, limit)?;
+        let horizon = i64::try_from(self.config.conflicts.horizon.as_millis()).unwrap_or(i64::MAX);
+        let before = Timestamp(self.now.wall.0.saturating_sub(horizon));
+        Ok(tx.prune_conflicts(before, limit)? == limit || forgotten == limit)
     }
 
     /// Time has passed. [`finish`](Self::finish) does all there is to do.
@@ -559,7 +633,7 @@ impl Step {
             }
             match &self.state.gate {
                 Gate::Waiting { until, .. } => sooner(*until),
-                Gate::Open if self.may_send() => {
+                Gate::Open if self.may_send() && self.session_pushes() => {
                     if let Some(due) = tx.next_claim(self.now.wall)? {
                         // A clock that jumped must not stall a retry beyond the cap (G12).
                         let wait = self.now.wall.until(due).min(self.config.retry.cap);
@@ -567,6 +641,12 @@ impl Step {
                     }
                 }
                 Gate::Open | Gate::NeedsCredentials { .. } | Gate::Stopped { .. } => {}
+            }
+            if let Some(moment) = self.pull_resumes() {
+                sooner(moment);
+            }
+            if self.sweep_goes_on() {
+                sooner(self.now.mono);
             }
             if let Some((_, since)) = &self.state.rival {
                 sooner(since.after(self.config.lease.term));
@@ -578,7 +658,9 @@ impl Step {
     }
 
     fn may_send(&self) -> bool {
-        self.state.lease.is_some() && self.state.calls.len() < self.config.push.calls_max
+        self.state.lease.is_some()
+            && self.state.calls.len() < self.config.push.calls_max
+            && !self.pull_needs_silence()
     }
 
     fn count(&mut self, change: impl FnOnce(&mut Report)) {

@@ -113,7 +113,7 @@ pub fn fields(
     let place = Place { node: Some(rules.fields), inherited: None, depth: 0 };
     let fields = merger.object(base, local, remote, place);
     let mixture = fields != *local && fields != *remote;
-    let refused = rules.validator.filter(|_| mixture).and_then(|validator| validator.judge(&fields));
+    let refused = if mixture { rules.refuses(&fields) } else { None };
     Merged { still_dirty: differing(&fields, remote), conflicts: merger.conflicts, fields, refused }
 }
 
@@ -397,7 +397,7 @@ impl<'a> Merger<'a> {
         }
     }
 
-    fn apply(&mut self, rule: &FieldRule, three: Three<'a>, at: Place<'a>) -> Result<Settled, Misfit> {
+    fn apply(&mut self, rule: &'a FieldRule, three: Three<'a>, at: Place<'a>) -> Result<Settled, Misfit> {
         let take = |side: Side| Settled { chosen: side.into(), result: three.side(side).cloned() };
         match rule {
             FieldRule::Lww => self.pick(&Pick::Lww, three),
@@ -464,10 +464,11 @@ impl<'a> Merger<'a> {
     }
 
     /// Merges the items of a keyed list: the remote order, then what only the local side has.
-    fn items(&mut self, lists: &Keyed<'a>, rule: &FieldRule, at: Place<'a>) -> Vec<Value> {
+    fn items(&mut self, lists: &Keyed<'a>, rule: &'a FieldRule, at: Place<'a>) -> Vec<Value> {
         let mut result = Vec::new();
         for (key, three) in lists.items() {
-            let merged = self.inside(Step::Item(key.clone()), |merger| merger.item(three, rule, at.item()));
+            let step = Step::Item(lists.key().into(), key.clone());
+            let merged = self.inside(step, |merger| merger.item(three, rule, at.item()));
             result.extend(merged);
         }
         result

@@ -3,11 +3,13 @@
 //! A store keeps rows and keeps them apart; it decides nothing. Every implementation must pass the public store suite
 //! of `landfall-testkit`, which is the definition of this trait. Dropping a transaction rolls it back.
 
-use crate::entity::{RemoteEntity, StoredEntity};
-use crate::id::{ClientId, EntityKey, Fence, ServerId, TaskId};
+use crate::conflict::ConflictRecord;
+use crate::entity::StoredEntity;
+use crate::id::{ClientId, ConflictId, Cursor, EntityKey, Fence, ServerId, TaskId};
 use crate::task::{JournalEntry, StateKind, Task};
 use crate::time::{Hlc, Timestamp};
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -93,10 +95,26 @@ pub trait StoreRead {
     fn oldest(&self) -> Result<Option<Timestamp>, StoreError>;
     /// What is known of a record.
     fn entity(&self, key: &EntityKey) -> Result<Option<StoredEntity>, StoreError>;
+    /// Up to `limit` records behind `after`, in order of type, then id, both byte by byte; only of `entity_type` when
+    /// one is given. Damaged rows are named apart.
+    fn entities_after(
+        &self,
+        entity_type: Option<&str>,
+        after: Option<&EntityKey>,
+        limit: usize,
+    ) -> Result<EntityPage, StoreError>;
     /// How a task ended.
     fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError>;
-    /// Up to `limit` conflict records, the last kept first, optionally of one record.
-    fn conflicts(&self, entity: Option<&EntityKey>, limit: usize) -> Result<Vec<ConflictRecord>, StoreError>;
+    /// One conflict by its name. [`StoreError::Damaged`] if its row fails its checksum.
+    fn conflict(&self, id: ConflictId) -> Result<Option<ConflictRecord>, StoreError>;
+    /// Up to `limit` conflicts, the last kept first. Damaged rows met on the way are named apart and do not count, so
+    /// that the next page always begins behind the last conflict of this one. Nothing when `before` is not known.
+    fn conflicts(&self, which: &ConflictQuery, limit: usize) -> Result<ConflictPage, StoreError>;
+    /// How far the change feed was read; `None` before [`StoreTx::put_pull_state`] was first committed.
+    fn pull_state(&self) -> Result<Option<PullState>, StoreError>;
+    /// Up to `limit` remote records that could not be taken in, the last first. Damaged rows are passed over: a note
+    /// of what went wrong guards nothing.
+    fn quarantined(&self, limit: usize) -> Result<Vec<Quarantined>, StoreError>;
 }
 
 /// A transaction. Nothing of it is visible elsewhere before [`commit`](StoreTx::commit) returned `Ok`.
@@ -119,8 +137,16 @@ pub trait StoreTx: StoreRead {
     fn quarantine(&mut self, row: &DamagedRow) -> Result<(), StoreError>;
     /// Writes what is known of a record.
     fn put_entity(&mut self, entity: &StoredEntity) -> Result<(), StoreError>;
-    /// Keeps what a conflict was about and how it ended.
+    /// Keeps a conflict, new or known by its name; a known one stays in its place in the order. [`StoreError::Misuse`]
+    /// when it was of another record before, or its remote state is.
     fn put_conflict(&mut self, conflict: &ConflictRecord) -> Result<(), StoreError>;
+    /// Writes how far the change feed was read.
+    fn put_pull_state(&mut self, state: &PullState) -> Result<(), StoreError>;
+    /// Notes a remote record that could not be taken in; of more than [`QUARANTINE_MAX`] the oldest are forgotten.
+    fn put_quarantined(&mut self, record: &Quarantined) -> Result<(), StoreError>;
+    /// Removes up to `limit` settled conflicts older than `before`; returns how many went. One that waits stays, and so
+    /// does a damaged one, of which nobody knows.
+    fn prune_conflicts(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
     /// Removes up to `limit` journal entries older than `before`; returns how many went.
     fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
     /// Marks a point to which [`rollback_to`](StoreTx::rollback_to) can return. Points nest.
@@ -155,7 +181,69 @@ pub struct Replica {
     pub server_id: Option<ServerId>,
     /// The newest hybrid logical time given out.
     pub clock: Hlc,
+    /// How far the backend's clock is ahead of ours, in milliseconds, as last seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_offset_ms: Option<i64>,
 }
+
+/// How far the change feed was read: one row.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PullState {
+    /// Where the last page ended; `None` before the first.
+    pub cursor: Option<Cursor>,
+    /// Counts readings of the feed from its beginning. Each record carries a mark of when it was last heard of, so that
+    /// after a reading anew it is known which records the backend no longer has.
+    pub reading: u32,
+    /// Counts the pages asked for in a reading that ends with a look for missing records.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub asks: u32,
+    /// Whether this reading has to end with a look for records that did not come.
+    pub sweep: bool,
+    /// How far that look has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swept_to: Option<EntityKey>,
+    /// The types of which the feed ever brought a record. It is not asked about others: an adapter may read only some.
+    #[serde(default)]
+    pub types: BTreeSet<String>,
+}
+
+impl PullState {
+    /// The mark of a record that this reading brought.
+    pub fn brought(&self) -> u64 {
+        self.mark(u32::MAX)
+    }
+
+    /// The mark of a record that was heard of in another way, by a verdict say, since the last page was asked for.
+    pub fn heard_of(&self) -> u64 {
+        self.mark(self.asks.min(u32::MAX - 1))
+    }
+
+    /// Whether a record with this mark should have come and did not. One that was heard of before the last page was
+    /// asked for would have come with that page or before; of one that was heard of later nothing can be said.
+    pub fn misses(&self, mark: u64) -> bool {
+        mark < self.heard_of()
+    }
+
+    fn mark(&self, ask: u32) -> u64 {
+        u64::from(self.reading) << 32 | u64::from(ask)
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// A remote record that could not be taken in. The backend still has it; the next change of it comes by itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// When it came.
+    pub at: Timestamp,
+    /// Which record it is, as far as that could be read, and why it could not be taken; never a value of a field.
+    pub reason: String,
+}
+
+/// How many [`Quarantined`] records are remembered: enough to see what is wrong with a backend, few enough to store.
+pub const QUARANTINE_MAX: usize = 1000;
 
 /// Who may send: one row.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -219,23 +307,35 @@ pub struct DamagedRow {
     pub what: String,
 }
 
-/// What a conflict was about: kept so that nothing a rule discards is ever lost (G7).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ConflictRecord {
-    /// The task that met it.
-    pub task_id: TaskId,
-    /// The record.
-    pub entity: EntityKey,
-    /// When.
-    pub at: Timestamp,
-    /// What the task was based on, as JSON; `None` when no base was known.
-    pub base: Option<String>,
-    /// What the task would have sent: its frozen bytes.
-    pub local: String,
-    /// What the backend had.
-    pub remote: Option<RemoteEntity>,
-    /// The rule that decided, in words.
-    pub rule: String,
+/// A page of records.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EntityPage {
+    /// Rows that passed their checksum.
+    pub entities: Vec<StoredEntity>,
+    /// What can be said of rows that did not.
+    pub damaged: Vec<String>,
+    /// The last row that was looked at, damaged or not: the next page begins behind it. `None` when there was none.
+    pub last: Option<EntityKey>,
+}
+
+/// Which conflicts are asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConflictQuery {
+    /// Only of this record.
+    pub entity: Option<EntityKey>,
+    /// Only those that wait for a decision.
+    pub open_only: bool,
+    /// Only those kept before this one, for the next page.
+    pub before: Option<ConflictId>,
+}
+
+/// A page of conflicts.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConflictPage {
+    /// Rows that passed their checksum.
+    pub conflicts: Vec<ConflictRecord>,
+    /// What can be said of rows that did not.
+    pub damaged: Vec<String>,
 }
 
 /// Why storage could not do it.

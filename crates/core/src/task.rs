@@ -124,6 +124,8 @@ impl StateKind {
         match (self, next) {
             // A waiting task is claimed, put off, coalesced, or put back by the app.
             (Pending, Pending | InFlight | Dead) => true,
+            // A remote state came in over a change that was not sent yet, and a person must decide.
+            (Pending, Conflict) => true,
             // A sent task comes back with a verdict, without one, or proven not executed; or changes hands.
             (InFlight, _) => true,
             // A task of unknown fate is only ever sent again, put off, or settled by a late verdict.
@@ -132,7 +134,7 @@ impl StateKind {
             // A person or the app decides.
             (Conflict | Dead, Pending) => true,
             (Conflict, Conflict) | (Dead, Dead) => true,
-            (Pending, Unknown | Conflict) => false,
+            (Pending, Unknown) => false,
             (Conflict, InFlight | Unknown | Dead) | (Dead, InFlight | Unknown | Conflict) => false,
         }
     }
@@ -250,11 +252,13 @@ pub enum Verdict {
     Rebased,
     /// The app gave it up.
     Discarded,
+    /// Its side of a conflict became a record of its own.
+    Forked,
 }
 
 impl Verdict {
     /// Every verdict.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Applied,
         Self::Duplicate,
         Self::Annihilated,
@@ -262,6 +266,7 @@ impl Verdict {
         Self::ResolvedToRemote,
         Self::Rebased,
         Self::Discarded,
+        Self::Forked,
     ];
 
     /// The word stored and shown.
@@ -274,6 +279,7 @@ impl Verdict {
             Self::ResolvedToRemote => "resolved_to_remote",
             Self::Rebased => "rebased",
             Self::Discarded => "discarded",
+            Self::Forked => "forked",
         }
     }
 }

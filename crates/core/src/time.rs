@@ -23,6 +23,12 @@ impl Timestamp {
         Self(self.0.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// This moment moved by so many milliseconds, saturating.
+    #[must_use]
+    pub fn shifted(self, ms: i64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
     /// How long until `later`; zero when it has passed.
     #[must_use]
     pub fn until(self, later: Self) -> Duration {
@@ -85,6 +91,12 @@ impl Hlc {
         }
     }
 
+    /// This time, or `now` if it lies more than `drift` ahead of that: nothing can have been written in the future.
+    #[must_use]
+    pub fn believed(self, now: Timestamp, drift: Duration) -> Self {
+        if self.wall_ms > now.after(drift).0 { Self { wall_ms: now.0, counter: 0 } } else { self }
+    }
+
     /// Reads the text form.
     ///
     /// # Errors
@@ -145,6 +157,15 @@ mod tests {
         for bad in ["", "1-2", "x-00001", "12-0000a"] {
             assert_eq!(Hlc::parse(bad), None);
         }
+    }
+
+    #[test]
+    fn a_time_far_ahead_counts_as_now() {
+        let time = |wall_ms| Hlc { wall_ms, counter: 7 };
+        let (now, drift) = (Timestamp(100_000), Duration::from_secs(60));
+        assert_eq!(time(160_000).believed(now, drift), time(160_000));
+        assert_eq!(time(160_001).believed(now, drift), Hlc { wall_ms: 100_000, counter: 0 });
+        assert_eq!(time(5).believed(now, drift), time(5));
     }
 
     #[test]

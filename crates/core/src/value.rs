@@ -85,6 +85,20 @@ impl Value {
         serde_json::from_str(text).map_err(|error| ValueError::Json(error.to_string()))
     }
 
+    /// Whether the other is not only equal but written in the same way: `1` is not `1.0` here.
+    pub fn is_written_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Number(Number::Integer(a)), Self::Number(Number::Integer(b))) => a == b,
+            (Self::Number(Number::Float(a)), Self::Number(Number::Float(b))) => a.to_bits() == b.to_bits(),
+            (Self::Number(_), Self::Number(_)) => false,
+            (Self::List(a), Self::List(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_written_like(b))
+            }
+            (Self::Object(a), Self::Object(b)) => a.is_written_like(b),
+            (a, b) => a == b,
+        }
+    }
+
     /// Whether lists and objects are nested in it more than `levels` deep. Looks no deeper than that.
     pub fn is_deeper_than(&self, levels: usize) -> bool {
         let deeper = |inner: &Self| match levels.checked_sub(1) {
@@ -127,6 +141,16 @@ impl Fields {
             Value::Object(fields) => Ok(fields),
             _ => Err(ValueError::NotAnObject),
         }
+    }
+
+    /// Whether the other has the same fields, each [written in the same way](Value::is_written_like).
+    pub fn is_written_like(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self
+                .0
+                .iter()
+                .zip(&other.0)
+                .all(|((name, a), (other, b))| name == other && a.is_written_like(b))
     }
 
     /// The canonical JSON text.
@@ -366,6 +390,23 @@ impl fmt::Debug for Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_is_not_yet_written_alike() {
+        let rows = [
+            ("1", "1.0", false),
+            ("1", "1", true),
+            ("1.5", "1.50", true),
+            ("[1,{\"a\":2}]", "[1,{\"a\":2.0}]", false),
+            ("{\"a\":1,\"b\":null}", "{\"b\":null,\"a\":1}", true),
+            ("-0.0", "0.0", false),
+        ];
+        for (a, b, alike) in rows {
+            let (a, b) = (Value::parse(a).unwrap(), Value::parse(b).unwrap());
+            assert_eq!(a, b);
+            assert_eq!(a.is_written_like(&b), alike, "{a:?} {b:?}");
+        }
+    }
 
     #[test]
     fn integers_are_exact_or_refused() {

@@ -1,6 +1,7 @@
 //! The laws of the merge, on random records, rules and bases: nothing a side wrote is lost without a record of it.
 //!
-//! 50,000 cases of each law in every run; `LANDFALL_CASES=1000000` runs more, `LANDFALL_CASE=n` replays one.
+//! 50,000 cases of each law in every run, a million with `cargo xtask test --nightly`; `LANDFALL_CASES` sets another
+//! number, `LANDFALL_CASE=n` replays one.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
@@ -489,7 +490,7 @@ impl At<'_> {
 
     /// Whether this is a list that is equal on both sides but for counters in its items, which have their own records.
     fn counted_inside(&self) -> bool {
-        let item = |step: &Step| matches!(step, Step::Item(_));
+        let item = |step: &Step| matches!(step, Step::Item(..));
         self.conflicts.iter().any(|conflict| {
             let path = &conflict.path.0;
             conflict.rule == FieldRule::Counter
@@ -592,7 +593,7 @@ fn find<'a>(fields: &'a Fields, path: &[Step]) -> Option<&'a Value> {
     let (Step::Field(first), rest) = path.split_first()? else { return None };
     rest.iter().try_fold(fields.value(first)?, |value, step| match (value, step) {
         (Value::Object(fields), Step::Field(name)) => fields.value(name),
-        (Value::List(items), Step::Item(key)) => items.iter().find(|item| match item {
+        (Value::List(items), Step::Item(_, key)) => items.iter().find(|item| match item {
             Value::Object(fields) => fields.value("id") == Some(key),
             _ => false,
         }),
@@ -700,8 +701,12 @@ fn case_numbers(cost: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match number("LANDFALL_CASE") {
         Some(one) => one..one + 1,
-        None => 0..number("LANDFALL_CASES").unwrap_or(50_000) / cost,
+        None => 0..number("LANDFALL_CASES").unwrap_or_else(usual) / cost,
     }
+}
+
+fn usual() -> u64 {
+    if std::env::var("LANDFALL_TIER").as_deref() == Ok("nightly") { 1_000_000 } else { 50_000 }
 }
 
 /// SplitMix64: small, fast, the same everywhere.

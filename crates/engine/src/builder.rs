@@ -4,8 +4,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::driver::{Driver, Parts};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::resolver::ConflictResolver;
 use landfall_core::adapter::Adapter;
 use landfall_core::config::Config;
+use landfall_core::conflict::{ConflictDetector, Detector};
+use landfall_core::merge::rule::{Rules, Strategy};
 use landfall_core::store::Store;
 use std::sync::Arc;
 
@@ -16,6 +19,7 @@ pub struct EngineBuilder {
     adapter: Arc<dyn Adapter>,
     config: Config,
     clock: Box<dyn Clock>,
+    resolver: Option<Arc<dyn ConflictResolver>>,
 }
 
 impl EngineBuilder {
@@ -25,6 +29,7 @@ impl EngineBuilder {
             adapter: Arc::new(adapter),
             config: Config::default(),
             clock: Box::new(SystemClock::default()),
+            resolver: None,
         }
     }
 
@@ -32,6 +37,35 @@ impl EngineBuilder {
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// What happens when two sides changed the same. Fields that only one side changed are kept in every strategy.
+    #[must_use]
+    pub fn conflict_strategy(mut self, strategy: Strategy) -> Self {
+        self.config.conflicts.rules.strategy = strategy;
+        self
+    }
+
+    /// Strategies per type, rules per field, groups, resolvers and validators; replaces an earlier strategy.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.config.conflicts.rules = rules;
+        self
+    }
+
+    /// What counts as a conflict, for a backend that says so in its own way.
+    #[must_use]
+    pub fn conflict_detector(mut self, detector: impl ConflictDetector + 'static) -> Self {
+        self.config.conflicts.detector = Detector(Arc::new(detector));
+        self
+    }
+
+    /// Who is asked about conflicts that the rules leave open, before a person is. It may take its time; what it
+    /// decides is sent by the next run of `sync`.
+    #[must_use]
+    pub fn conflict_resolver(mut self, resolver: impl ConflictResolver) -> Self {
+        self.resolver = Some(Arc::new(resolver));
         self
     }
 
@@ -62,8 +96,13 @@ impl EngineBuilder {
 
     fn start(self) -> Result<(Engine, futures_channel::oneshot::Receiver<Result<(), Error>>), Error> {
         let reader = self.store.reader()?;
-        let parts =
-            Parts { store: self.store, adapter: self.adapter, config: self.config, clock: self.clock };
+        let parts = Parts {
+            store: self.store,
+            adapter: self.adapter,
+            config: self.config,
+            clock: self.clock,
+            resolver: self.resolver,
+        };
         let (handle, opened) = Driver::start(parts)?;
         Ok((Engine::new(handle, reader), opened))
     }

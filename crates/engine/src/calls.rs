@@ -1,36 +1,40 @@
 //! Calls to the backend: one thread each, one attempt each, and a panic of an adapter is an answer like any other.
 
-use landfall_core::adapter::{Adapter, CallContext, PushBatch, PushReply};
+use landfall_core::adapter::BoxFuture;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
+use landfall_core::id::CallId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// Makes the call on a thread of its own and brings the answer to `done`.
-pub(crate) fn push(
-    adapter: &Arc<dyn Adapter>,
-    context: CallContext,
-    batch: PushBatch,
-    done: impl FnOnce(Result<PushReply, Failure>) + Send + 'static,
-) {
-    let adapter = Arc::clone(adapter);
-    let done = Arc::new(std::sync::Mutex::new(Some(done)));
+pub(crate) fn make<T, C, D>(call: CallId, work: C, done: D)
+where
+    T: Send + 'static,
+    C: FnOnce() -> Result<T, Failure> + Send + 'static,
+    D: FnOnce(Result<T, Failure>) + Send + 'static,
+{
+    let done = Arc::new(Mutex::new(Some(done)));
     let answer = Arc::clone(&done);
-    let finish = move |result| {
-        if let Some(done) = answer.lock().ok().and_then(|mut done| done.take()) {
-            done(result);
-        }
-    };
-    let name = format!("landfall call {}", batch.call.0 & 0xffff_ffff);
+    let name = format!("landfall call {}", call.0 & 0xffff_ffff);
     let work = move || {
-        let made = catch_unwind(AssertUnwindSafe(|| pollster::block_on(adapter.push(&context, &batch))));
-        finish(made.unwrap_or_else(|_| Err(panicked())));
+        let made = catch_unwind(AssertUnwindSafe(work));
+        finish(&answer, made.unwrap_or_else(|_| Err(panicked())));
     };
     if let Err(error) = thread::Builder::new().name(name).spawn(work) {
-        if let Some(done) = done.lock().ok().and_then(|mut done| done.take()) {
-            let failure = Failure::new(FailureKind::Transient, Delivery::NotSent, "no thread for the call");
-            done(Err(failure.caused_by(error)));
-        }
+        let failure = Failure::new(FailureKind::Transient, Delivery::NotSent, "no thread for the call");
+        finish(&done, Err(failure.caused_by(error)));
+    }
+}
+
+/// Waits for an adapter's future on this thread.
+pub(crate) fn wait<T>(future: BoxFuture<'_, Result<T, Failure>>) -> Result<T, Failure> {
+    pollster::block_on(future)
+}
+
+fn finish<T, D: FnOnce(Result<T, Failure>)>(done: &Mutex<Option<D>>, answer: Result<T, Failure>) {
+    if let Some(done) = done.lock().ok().and_then(|mut done| done.take()) {
+        done(answer);
     }
 }
 

@@ -9,14 +9,19 @@ use crate::engine::{Handle, Imported, Live};
 use crate::error::Error;
 use crate::events::EventBus;
 use crate::leader;
+use crate::resolver::{self, Bell, ConflictResolver};
 use futures_channel::oneshot;
-use landfall_core::adapter::{Adapter, PushReply};
+use landfall_core::adapter::{Adapter, PullPage, PushReply};
 use landfall_core::change::Change;
 use landfall_core::config::Config;
-use landfall_core::event::Report;
+use landfall_core::conflict::{Resolution, ResolveError, Resolved};
+use landfall_core::entity::RemoteEntity;
+use landfall_core::event::{Event, Report};
 use landfall_core::failure::Failure;
-use landfall_core::id::CallId;
-use landfall_core::machine::{Effect, EnqueueError, Enqueued, Machine, Receipt, SessionEnd, Step};
+use landfall_core::id::{CallId, ConflictId};
+use landfall_core::machine::{
+    Directions, Effect, EnqueueError, Enqueued, Machine, Receipt, SessionEnd, Step,
+};
 use landfall_core::store::{Savepoint, Store, StoreError, StoreRead, StoreTx};
 use landfall_core::time::{Hlc, Mono};
 use std::fmt;
@@ -45,9 +50,12 @@ type OnRefused = Box<dyn FnMut(EnqueueError) -> Result<(), Error> + Send>;
 pub(crate) enum Command {
     Enqueue { changes: Vec<Change>, reply: Reply<Vec<Receipt>> },
     Import { changes: ChangeSource, on_refused: OnRefused, reply: Reply<Imported> },
-    Sync { end: SessionEnd, reply: Reply<Report> },
+    Resolve { id: ConflictId, resolution: Resolution, dry_run: bool, reply: Reply<Resolved> },
+    Sync { end: SessionEnd, directions: Directions, reply: Reply<Report> },
     StopSync,
     Pushed { call: CallId, answer: Result<PushReply, Failure> },
+    Pulled { call: CallId, answer: Result<PullPage, Failure> },
+    Fetched { call: CallId, answer: Result<Option<RemoteEntity>, Failure> },
     Refreshed(bool),
     ConnectivityRegained,
     CredentialsChanged,
@@ -60,9 +68,12 @@ impl fmt::Debug for Command {
         f.write_str(match self {
             Self::Enqueue { .. } => "Enqueue",
             Self::Import { .. } => "Import",
+            Self::Resolve { .. } => "Resolve",
             Self::Sync { .. } => "Sync",
             Self::StopSync => "StopSync",
             Self::Pushed { .. } => "Pushed",
+            Self::Pulled { .. } => "Pulled",
+            Self::Fetched { .. } => "Fetched",
             Self::Refreshed(_) => "Refreshed",
             Self::ConnectivityRegained => "ConnectivityRegained",
             Self::CredentialsChanged => "CredentialsChanged",
@@ -79,6 +90,7 @@ pub(crate) struct Parts {
     pub(crate) adapter: Arc<dyn Adapter>,
     pub(crate) config: Config,
     pub(crate) clock: Box<dyn Clock>,
+    pub(crate) resolver: Option<Arc<dyn ConflictResolver>>,
 }
 
 pub(crate) struct Driver {
@@ -93,6 +105,8 @@ pub(crate) struct Driver {
     sender: SyncSender<Command>,
     events: Arc<EventBus>,
     live: Arc<Mutex<Live>>,
+    /// Wakes the app's resolver of conflicts, if there is one.
+    bell: Option<Bell>,
     /// Callers of `sync` that wait for the running session.
     syncing: Vec<Reply<Report>>,
     /// Answers of the backend that the store could not take yet.
@@ -109,6 +123,10 @@ enum Outcome {
     Taken(Vec<Receipt>),
     /// Changes were refused for their own reason; nothing of them was stored.
     Refused(EnqueueError),
+    /// A conflict was settled.
+    Resolved(Resolved),
+    /// A conflict cannot be settled like this; nothing was stored.
+    Unresolved(ResolveError),
     /// A stream of changes was taken.
     Imported(Imported),
     /// A stream of changes broke off; nothing of it was stored.
@@ -119,7 +137,12 @@ impl Outcome {
     fn receipts(&self) -> &[Receipt] {
         match self {
             Self::Taken(receipts) => receipts,
-            Self::Done | Self::Refused(_) | Self::Imported(_) | Self::Broken(_) => &[],
+            Self::Done
+            | Self::Refused(_)
+            | Self::Resolved(_)
+            | Self::Unresolved(_)
+            | Self::Imported(_)
+            | Self::Broken(_) => &[],
         }
     }
 }
@@ -133,10 +156,13 @@ impl Driver {
         let live = Arc::new(Mutex::new(Live::default()));
         let handle_parts = (sender.clone(), Arc::clone(&events), Arc::clone(&live));
         let work = move || {
-            let Parts { mut store, adapter, config, mut clock } = parts;
-            match open_machine(&mut *store, &*adapter, &config, &mut *clock) {
+            let Parts { mut store, adapter, config, mut clock, resolver } = parts;
+            let bell = resolver.map(|resolver| resolver::start(resolver, sender.clone())).transpose();
+            match bell.and_then(|bell| {
+                open_machine(&mut *store, &*adapter, &config, &mut *clock).map(|machine| (machine, bell))
+            }) {
                 Err(error) => drop(opened.send(Err(error.into()))),
-                Ok(machine) => {
+                Ok((machine, bell)) => {
                     let random = clock.entropy().derive("holder", b"");
                     let random =
                         u64::from_be_bytes(random[..8].try_into().expect("sixteen bytes hold eight"));
@@ -151,6 +177,7 @@ impl Driver {
                         sender,
                         events,
                         live,
+                        bell,
                         syncing: Vec::new(),
                         retained: Vec::new(),
                         broken: None,
@@ -223,21 +250,29 @@ impl Driver {
         group.len() < before
     }
 
-    /// One turn: a stream of changes is a commit of its own, reads see only what is durable, all else is one commit.
+    /// One turn: a stream of changes and a resolution are commits of their own, reads see only what is durable, all else is one commit.
     fn turn(&mut self, group: Vec<Command>) {
         let mut writes = Vec::with_capacity(group.len());
         let mut reads = Vec::new();
-        let mut imports = Vec::new();
+        let mut alone = Vec::new();
         for command in group {
             match command {
                 Command::Read(read) => reads.push(read),
-                Command::Import { .. } => imports.push(command),
+                Command::Import { .. } | Command::Resolve { .. } => alone.push(command),
                 other => writes.push(other),
             }
         }
-        self.commit(writes);
-        for import in imports {
-            self.commit(vec![import]);
+        // A group without anything in it is a wake-up, and the machine has something to do.
+        if !writes.is_empty() || (alone.is_empty() && reads.is_empty()) {
+            self.commit(writes);
+        }
+        for command in alone {
+            match command {
+                Command::Resolve { id, resolution, dry_run: true, reply } => {
+                    drop(reply.send(self.preview(id, &resolution)));
+                }
+                other => self.commit(vec![other]),
+            }
         }
         if !reads.is_empty() {
             match self.store.begin() {
@@ -245,6 +280,17 @@ impl Driver {
                 Err(error) => reads.into_iter().for_each(|read| read(Err(error.clone()))),
             }
         }
+    }
+
+    /// What a resolution would do: done, looked at, and dropped with its transaction.
+    fn preview(&mut self, id: ConflictId, resolution: &Resolution) -> Result<Resolved, Error> {
+        self.mend()?;
+        let mut step = self.machine.step(self.clock.now(), self.clock.entropy());
+        let mut tx = self.store.begin()?;
+        let mut resolved = step.resolve(&mut *tx, id, resolution)?;
+        // The task that would carry it is not there.
+        resolved.task = None;
+        Ok(resolved)
     }
 
     /// Carries out commands in one transaction and answers them when it is durable. If the store fails in the middle,
@@ -306,6 +352,20 @@ impl Driver {
                 (Command::Import { reply, .. }, Outcome::Imported(imported)) if landed == Ok(true) => {
                     drop(reply.send(Ok(imported)));
                 }
+                (Command::Resolve { reply, .. }, Outcome::Unresolved(refused)) => {
+                    drop(reply.send(Err(refused.into())));
+                }
+                (Command::Resolve { id, reply, .. }, Outcome::Resolved(resolved)) => {
+                    let answer = match landed.as_ref().map(|_| self.is_settled(id)) {
+                        Ok(Ok(true)) => Ok(resolved),
+                        Ok(Ok(false)) => Err(Error::Store(error.clone())),
+                        Ok(Err(_)) | Err(_) => {
+                            Err(Error::OutcomeUnknown { task: None, reason: error.clone() })
+                        }
+                    };
+                    drop(reply.send(answer));
+                }
+                (Command::Resolve { reply, .. }, _) => drop(reply.send(Err(failure()))),
                 (Command::Enqueue { reply, .. }, _) => drop(reply.send(Err(failure()))),
                 (Command::Import { reply, .. }, _) => drop(reply.send(Err(failure()))),
                 (Command::Sync { reply, .. }, _) => drop(reply.send(Err(Error::Store(error.clone())))),
@@ -313,6 +373,11 @@ impl Driver {
                 _ => {}
             }
         }
+    }
+
+    fn is_settled(&mut self, conflict: ConflictId) -> Result<bool, StoreError> {
+        let tx = self.store.begin()?;
+        Ok(tx.conflict(conflict)?.is_some_and(|record| !record.is_open()))
     }
 
     /// The commit is durable: everybody hears what became of theirs.
@@ -327,6 +392,12 @@ impl Driver {
                     drop(reply.send(Ok(imported)))
                 }
                 (Command::Import { reply, .. }, Outcome::Broken(error)) => drop(reply.send(Err(error))),
+                (Command::Resolve { reply, .. }, Outcome::Resolved(resolved)) => {
+                    drop(reply.send(Ok(resolved)));
+                }
+                (Command::Resolve { reply, .. }, Outcome::Unresolved(refused)) => {
+                    drop(reply.send(Err(refused.into())));
+                }
                 (Command::Sync { reply, .. }, _) => self.syncing.push(reply),
                 _ => {}
             }
@@ -366,9 +437,25 @@ impl Driver {
         for effect in effects {
             match effect {
                 Effect::Push { context, batch } => {
-                    let (sender, call) = (self.sender.clone(), batch.call);
-                    calls::push(&self.adapter, context, batch, move |answer| {
+                    let (sender, adapter, call) =
+                        (self.sender.clone(), Arc::clone(&self.adapter), batch.call);
+                    let work = move || calls::wait(adapter.push(&context, &batch));
+                    calls::make(call, work, move |answer| {
                         drop(sender.send(Command::Pushed { call, answer }));
+                    });
+                }
+                Effect::Pull { context, call, request } => {
+                    let (sender, adapter) = (self.sender.clone(), Arc::clone(&self.adapter));
+                    let work = move || calls::wait(adapter.pull(&context, &request));
+                    calls::make(call, work, move |answer| {
+                        drop(sender.send(Command::Pulled { call, answer }));
+                    });
+                }
+                Effect::Fetch { context, call, entity } => {
+                    let (sender, adapter) = (self.sender.clone(), Arc::clone(&self.adapter));
+                    let work = move || calls::wait(adapter.fetch(&context, &entity));
+                    calls::make(call, work, move |answer| {
+                        drop(sender.send(Command::Fetched { call, answer }));
                     });
                 }
                 // The thread of an abandoned call ends by the call's own time limit; its answer is not known any more.
@@ -382,6 +469,9 @@ impl Driver {
                 }
                 Effect::Emit(event) => {
                     tracing::debug!(?event);
+                    if let (Event::Conflicted { waits: true, .. }, Some(bell)) = (&event, &self.bell) {
+                        bell.ring();
+                    }
                     self.events.publish(&event);
                 }
                 Effect::SessionEnded(report) => {
@@ -407,8 +497,12 @@ impl Driver {
             match command {
                 Command::Enqueue { reply, .. } => drop(reply.send(Err(error.clone().into()))),
                 Command::Import { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+                Command::Resolve { reply, .. } => drop(reply.send(Err(error.clone().into()))),
                 Command::Sync { reply, .. } => drop(reply.send(Err(error.clone().into()))),
-                kept @ (Command::Pushed { .. } | Command::Refreshed(_)) => self.retained.push(kept),
+                kept @ (Command::Pushed { .. }
+                | Command::Pulled { .. }
+                | Command::Fetched { .. }
+                | Command::Refreshed(_)) => self.retained.push(kept),
                 Command::StopSync
                 | Command::ConnectivityRegained
                 | Command::CredentialsChanged
@@ -493,8 +587,9 @@ fn prepare(
             Command::Enqueue { changes, .. } if alone => enqueue(step, tx, std::mem::take(changes))?,
             Command::Enqueue { changes, .. } => enqueue(step, tx, changes.clone())?,
             Command::Import { changes, on_refused, .. } => import(step, tx, changes, on_refused)?,
-            Command::Sync { end, .. } => {
-                step.start_session(*end);
+            Command::Resolve { id, resolution, .. } => resolve(step, tx, *id, resolution)?,
+            Command::Sync { end, directions, .. } => {
+                step.start_session_of(*end, *directions);
                 Outcome::Done
             }
             Command::StopSync => {
@@ -503,6 +598,14 @@ fn prepare(
             }
             Command::Pushed { call, answer } => {
                 step.pushed(tx, *call, answer)?;
+                Outcome::Done
+            }
+            Command::Pulled { call, answer } => {
+                step.pulled(tx, *call, answer)?;
+                Outcome::Done
+            }
+            Command::Fetched { call, answer } => {
+                step.fetched(tx, *call, answer)?;
                 Outcome::Done
             }
             Command::Refreshed(fresh) => {
@@ -550,6 +653,27 @@ fn enqueue(step: &mut Step, tx: &mut dyn StoreTx, changes: Vec<Change>) -> Resul
         tx.release(point)?;
     }
     Ok(Outcome::Taken(receipts))
+}
+
+/// Settles a conflict, or leaves everything as it was.
+fn resolve(
+    step: &mut Step,
+    tx: &mut dyn StoreTx,
+    id: ConflictId,
+    resolution: &Resolution,
+) -> Result<Outcome, StoreError> {
+    let (point, mark) = (tx.savepoint()?, step.mark());
+    let outcome = match step.resolve(tx, id, resolution) {
+        Ok(resolved) => Outcome::Resolved(resolved),
+        Err(ResolveError::Store(error)) => return Err(error),
+        Err(refused) => {
+            tx.rollback_to(point)?;
+            step.forget_since(mark);
+            Outcome::Unresolved(refused)
+        }
+    };
+    tx.release(point)?;
+    Ok(outcome)
 }
 
 /// Stores all of a stream of changes or none, without ever holding more than one.

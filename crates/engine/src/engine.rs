@@ -4,17 +4,23 @@ use crate::builder::EngineBuilder;
 use crate::driver::Command;
 use crate::error::Error;
 use crate::events::{EventBus, EventStream};
+use crate::watch::EntityWatch;
 use futures_channel::oneshot;
 use landfall_core::adapter::{
     Adapter, BoxFuture, CallContext, Capabilities, EffectClass, PushBatch, PushReply,
 };
 use landfall_core::change::Change;
+use landfall_core::conflict::{ConflictRecord, Resolution, Resolved};
 use landfall_core::entity::StoredEntity;
 use landfall_core::event::Report;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
-use landfall_core::id::{EntityKey, TaskId};
-use landfall_core::machine::{EnqueueError, Enqueued, Receipt, SessionEnd};
-use landfall_core::store::{Counts, Page, Replica, Store, StoreError, StoreRead, StoreReader};
+use landfall_core::id::{ConflictId, EntityKey, TaskId};
+use landfall_core::inspect::{EntityStatus, entity_status};
+use landfall_core::machine::{Directions, EnqueueError, Enqueued, Receipt, SessionEnd};
+use landfall_core::store::{
+    ConflictPage, ConflictQuery, Counts, EntityPage, Page, PullState, Quarantined, Replica, Store,
+    StoreError, StoreRead, StoreReader,
+};
 use landfall_core::task::{JournalEntry, Task};
 use landfall_core::time::Timestamp;
 use std::sync::mpsc::SyncSender;
@@ -222,7 +228,7 @@ impl Engine {
         pollster::block_on(self.import(changes))
     }
 
-    /// Tries everything that can be sent now, once. A second caller joins the running session and gets its report.
+    /// Tries everything that can be sent now, once, and reads what has changed at the backend. A second caller joins the running session and gets its report.
     ///
     /// # Errors
     /// Only for local reasons. Trouble with the backend is in the report and in the [`Status`].
@@ -243,7 +249,23 @@ impl Engine {
     /// # Errors
     /// As [`sync`](Self::sync).
     pub async fn sync_until(&self, end: SessionEnd) -> Result<Report, Error> {
-        self.ask(|reply| Command::Sync { end, reply }).await
+        self.sync_with(end, Directions::Both).await
+    }
+
+    /// A run of `sync` that only sends, only reads, or does both.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub async fn sync_with(&self, end: SessionEnd, directions: Directions) -> Result<Report, Error> {
+        self.ask(|reply| Command::Sync { end, directions, reply }).await
+    }
+
+    /// The blocking twin of [`sync_with`](Self::sync_with).
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn sync_with_blocking(&self, end: SessionEnd, directions: Directions) -> Result<Report, Error> {
+        pollster::block_on(self.sync_with(end, directions))
     }
 
     /// The blocking twin of [`sync_until`](Self::sync_until).
@@ -336,6 +358,96 @@ impl Engine {
         self.read(move |store| store.entity(&entity))
     }
 
+    /// Up to `limit` records of one type behind the id `after`, in order of id, deleted ones included: what the app
+    /// sees, with the base beside it.
+    ///
+    /// # Errors
+    /// When the store cannot be read. Damaged rows are named in the page.
+    pub fn list(&self, entity_type: &str, after: Option<&str>, limit: usize) -> Result<EntityPage, Error> {
+        let (entity_type, after) = (entity_type.to_owned(), after.map(|id| EntityKey::new(entity_type, id)));
+        self.read(move |store| store.entities_after(Some(&entity_type), after.as_ref(), limit))
+    }
+
+    /// How far a record is synced.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn status_of(&self, entity: &EntityKey) -> Result<EntityStatus, Error> {
+        let entity = entity.clone();
+        self.read(move |store| entity_status(store, &entity))
+    }
+
+    /// A record as the app sees it, now and whenever that changes.
+    pub fn watch_entity(&self, entity: EntityKey) -> EntityWatch {
+        EntityWatch::new(self.clone(), entity)
+    }
+
+    /// Up to `limit` conflicts, the last first: the inbox with `open_only`, else the settled ones too, with everything
+    /// that a rule set aside.
+    ///
+    /// # Errors
+    /// When the store cannot be read. Damaged rows are named in the page.
+    pub fn conflicts(&self, which: ConflictQuery, limit: usize) -> Result<ConflictPage, Error> {
+        self.read(move |store| store.conflicts(&which, limit))
+    }
+
+    /// One conflict.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the row is damaged.
+    pub fn conflict(&self, id: ConflictId) -> Result<Option<ConflictRecord>, Error> {
+        self.read(move |store| store.conflict(id))
+    }
+
+    /// Settles a conflict that waits. The next run of `sync` sends the outcome.
+    ///
+    /// # Errors
+    /// [`Error::Resolve`] if it cannot be settled like this; [`Error::Store`] and [`Error::OutcomeUnknown`] if the
+    /// disk fails.
+    pub async fn resolve(&self, id: ConflictId, resolution: Resolution) -> Result<Resolved, Error> {
+        self.ask(|reply| Command::Resolve { id, resolution, dry_run: false, reply }).await
+    }
+
+    /// The blocking twin of [`resolve`](Self::resolve).
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_blocking(&self, id: ConflictId, resolution: Resolution) -> Result<Resolved, Error> {
+        pollster::block_on(self.resolve(id, resolution))
+    }
+
+    /// What [`resolve`](Self::resolve) would do. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub async fn preview(&self, id: ConflictId, resolution: Resolution) -> Result<Resolved, Error> {
+        self.ask(|reply| Command::Resolve { id, resolution, dry_run: true, reply }).await
+    }
+
+    /// The blocking twin of [`preview`](Self::preview).
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn preview_blocking(&self, id: ConflictId, resolution: Resolution) -> Result<Resolved, Error> {
+        pollster::block_on(self.preview(id, resolution))
+    }
+
+    /// How far the backend's change feed was read; `None` before the first page.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn pull_state(&self) -> Result<Option<PullState>, Error> {
+        self.read(|store| store.pull_state())
+    }
+
+    /// Up to `limit` remote records that could not be taken in, the last first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn quarantined(&self, limit: usize) -> Result<Vec<Quarantined>, Error> {
+        self.read(move |store| store.quarantined(limit))
+    }
+
     /// Runs `read` on one consistent, durable state: beside the writer where the store can, else on its thread.
     ///
     /// # Errors
@@ -385,7 +497,13 @@ struct NoBackend;
 
 impl Adapter for NoBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { batch_tasks: 1, batch_bytes: 1, effect: EffectClass::OneEffect, pull: false }
+        Capabilities {
+            batch_tasks: 1,
+            batch_bytes: 1,
+            effect: EffectClass::OneEffect,
+            pull: false,
+            orders_writes: true,
+        }
     }
 
     fn push<'a>(

@@ -1,5 +1,6 @@
 //! What can go wrong for the caller of the engine: local reasons only.
 
+use landfall_core::conflict::ResolveError;
 use landfall_core::id::TaskId;
 use landfall_core::machine::EnqueueError;
 use landfall_core::store::StoreError;
@@ -11,6 +12,9 @@ pub enum Error {
     /// A change was not taken; nothing of it was stored.
     #[error(transparent)]
     Enqueue(#[from] EnqueueError),
+    /// A conflict cannot be settled like this; nothing was changed.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
     /// The store could not be read or written; nothing was half-stored.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -13,9 +13,13 @@ mod engine;
 mod error;
 mod events;
 mod leader;
+mod resolver;
+mod watch;
 
 pub use builder::EngineBuilder;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, Imported, Status};
 pub use error::Error;
 pub use events::{EventStream, Notice};
+pub use resolver::ConflictResolver;
+pub use watch::EntityWatch;

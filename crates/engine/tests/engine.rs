@@ -5,7 +5,7 @@ mod support;
 
 use landfall_core::adapter::{Applied, Outcome, PushReply};
 use landfall_core::change::Change;
-use landfall_core::event::Event;
+use landfall_core::event::{Event, Origin};
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::EntityKey;
 use landfall_core::machine::{Enqueued, SessionEnd};
@@ -280,7 +280,8 @@ fn events_tell_the_life_of_a_change() {
     while let Some(Notice::Event(event)) = events.next_within(Duration::from_secs(5)) {
         heard.push(event);
     }
-    assert!(matches!(&heard[0], Event::Enqueued { task: heard, .. } if *heard == task));
+    assert!(matches!(&heard[0], Event::Changed { origin: Origin::App, .. }));
+    assert!(matches!(&heard[1], Event::Enqueued { task: heard, .. } if *heard == task));
     assert!(heard.iter().any(|event| matches!(event, Event::Settled { task: heard, .. } if *heard == task)));
     assert!(matches!(heard.last(), Some(Event::SessionFinished(report)) if report.is_complete()));
 }

@@ -53,16 +53,22 @@ pub use landfall_core as core;
 pub use landfall_core::adapter::Adapter;
 pub use landfall_core::change::{Change, Operation};
 pub use landfall_core::config::Config;
-pub use landfall_core::entity::{Base, Body, StoredEntity};
+pub use landfall_core::conflict::{Choice, ConflictDetector, ConflictRecord, Resolution, Resolved};
+pub use landfall_core::dirty::{DirtyPayloadBuilder, DirtyTracker};
+pub use landfall_core::entity::{Base, Body, RemoteEntity, StoredEntity};
 pub use landfall_core::event::{Event, Report};
 pub use landfall_core::failure::{Failure, FailureKind};
-pub use landfall_core::id::{EntityKey, TaskId};
-pub use landfall_core::machine::{EnqueueError, Enqueued, Receipt, SessionEnd};
+pub use landfall_core::id::{ConflictId, EntityKey, TaskId};
+pub use landfall_core::inspect::EntityStatus;
+pub use landfall_core::machine::{Directions, EnqueueError, Enqueued, Receipt, SessionEnd};
+pub use landfall_core::merge::rule::{FieldPath, FieldRule, Rules, Strategy as ConflictStrategy};
 pub use landfall_core::store::memory::MemoryStore;
-pub use landfall_core::store::{Counts, Store, StoreError};
+pub use landfall_core::store::{ConflictQuery, Counts, EntityPage, Store, StoreError};
 pub use landfall_core::task::{JournalEntry, StateKind, Task, TaskState, Verdict};
 pub use landfall_core::value::{Fields, Value};
-pub use landfall_engine::{Clock, Engine, EngineBuilder, Error, EventStream, Imported, Notice, Status};
+pub use landfall_engine::{
+    Clock, ConflictResolver, Engine, EngineBuilder, EntityWatch, Error, EventStream, Imported, Notice, Status,
+};
 
 /// Backends.
 #[cfg(feature = "sync-endpoint")]

@@ -274,6 +274,58 @@ fn sixteen_posts_of_one_key_at_once_have_one_effect() {
     });
 }
 
+/// Eight writers at once, and readers that follow the feed meanwhile: no change may appear behind a cursor that was
+/// already given out, or its reader would never see it.
+#[test]
+fn a_change_that_commits_late_is_never_behind_a_cursor() {
+    const WRITERS: usize = 8;
+    const WRITES: usize = 60;
+    with_server(ServerOptions::default(), |addr| {
+        let write = move |writer: usize| {
+            for round in 0..WRITES {
+                // Some records are new, some are written again and again, so that they move in the feed.
+                let id = if round % 3 == 0 { "all".to_owned() } else { format!("{writer}-{}", round / 2) };
+                let more = json!({"entity_id": id, "fields": {"by": writer, "round": round}});
+                let body = first_push(&[task(&format!("{writer}-{round}"), "upsert", more)]);
+                assert_eq!(post(addr, &body).json()["results"][0]["status"], "applied");
+            }
+        };
+        let follow = move |done: &std::sync::atomic::AtomicBool| {
+            let mut seen = std::collections::BTreeMap::new();
+            let mut cursor = String::new();
+            let mut pages = 0;
+            loop {
+                let last = done.load(std::sync::atomic::Ordering::SeqCst);
+                let page = get(addr, &format!("/sync/changes?limit=7&cursor={cursor}")).json();
+                for change in page["changes"].as_array().unwrap() {
+                    let version: u64 = change["version"].as_str().unwrap().parse().unwrap();
+                    seen.insert(change["entity_id"].as_str().unwrap().to_owned(), version);
+                }
+                cursor = page["cursor"].as_str().unwrap().to_owned();
+                pages += 1;
+                if last && page["has_more"] == false {
+                    return (seen, pages);
+                }
+            }
+        };
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..2).map(|_| scope.spawn(|| follow(&done))).collect();
+            let writers: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(move || write(writer))).collect();
+            writers.into_iter().for_each(|writer| writer.join().unwrap());
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+            // Whoever begins only now sees the truth.
+            let (truth, _) = follow(&done);
+            assert_eq!(truth.len(), 1 + WRITERS * (WRITES / 2));
+            for reader in readers {
+                let (seen, pages) = reader.join().unwrap();
+                assert!(pages > 10, "the reader read while others wrote");
+                assert_eq!(seen, truth, "a change was skipped");
+            }
+        });
+    });
+}
+
 #[test]
 fn a_slow_head_and_a_slow_body_are_cut_off() {
     let limits = Limits {

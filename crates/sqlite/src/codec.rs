@@ -14,7 +14,7 @@ use rusqlite::{Row, Rows, Statement};
 use std::borrow::Cow;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The number of the encoding that this build writes.
+/// The number of the first encoding. Rows whose encoding has changed since have a number of their own.
 pub(crate) const FORMAT: i64 = 1;
 
 /// Which table a checksum is for, so that a row cannot pass for one of another table.
@@ -23,8 +23,11 @@ pub(crate) enum Table {
     Task = 1,
     Entity = 2,
     Journal = 3,
-    Conflict = 4,
+    /// Conflicts as schema 1 kept them; read once, when a file is brought to schema 2.
+    ConflictOf1 = 4,
     Fact = 5,
+    Conflict = 6,
+    Quarantined = 7,
 }
 
 /// One value on its way into a row.
@@ -135,11 +138,22 @@ pub(crate) fn verify<'r>(
     row: &'r Row<'r>,
     columns: usize,
 ) -> Result<Option<Verified<'r>>, StoreError> {
+    verify_first(table, row, columns, columns)
+}
+
+/// Likewise where the checksum stands in column `sum`, with columns between that it does not cover: those of a newer
+/// format.
+pub(crate) fn verify_first<'r>(
+    table: Table,
+    row: &'r Row<'r>,
+    columns: usize,
+    sum: usize,
+) -> Result<Option<Verified<'r>>, StoreError> {
     let mut values = Vec::with_capacity(columns);
     for column in 0..columns {
         values.push(row.get_ref(column).map_err(failed)?);
     }
-    let sum = row.get_ref(columns).map_err(failed)?;
+    let sum = row.get_ref(sum).map_err(failed)?;
     let matches = sum == ValueRef::Integer(checksum(table, values.into_iter()));
     Ok(matches.then_some(Verified { row, columns }))
 }
@@ -214,9 +228,22 @@ impl<'r> Verified<'r> {
     pub(crate) fn json<T: serde::de::DeserializeOwned>(&self, column: usize) -> Result<T, StoreError> {
         serde_json::from_str(self.text(column)?).map_err(|_| unreadable(column))
     }
+
+    /// Likewise of something that holds values as deep as they may be, and is deeper itself. The checksum has proven
+    /// that it was written here, from values that were read within the usual depth.
+    pub(crate) fn json_around_values<T: serde::de::DeserializeOwned>(
+        &self,
+        column: usize,
+    ) -> Result<T, StoreError> {
+        let mut json = serde_json::Deserializer::from_str(self.text(column)?);
+        json.disable_recursion_limit();
+        let value = T::deserialize(&mut json).map_err(|_| unreadable(column))?;
+        json.end().map_err(|_| unreadable(column))?;
+        Ok(value)
+    }
 }
 
-fn unreadable(column: usize) -> StoreError {
+pub(crate) fn unreadable(column: usize) -> StoreError {
     StoreError::Damaged(format!("column {column} of a row with a good checksum cannot be read"))
 }
 
@@ -240,6 +267,11 @@ pub(crate) fn body(row: &Verified<'_>, kind: usize, fields: usize) -> Result<Opt
         2 => Some(Body::Deleted),
         _ => return Err(unreadable(kind)),
     })
+}
+
+/// How much may be asked for, as a number for SQL.
+pub(crate) fn bound(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 /// Runs a prepared query and hands its rows to `read`, to the end or until `read` says stop with `false`.

@@ -1,47 +1,145 @@
 //! What is known of each record: base, local and staged state in one row.
 //!
-//! Most records have a local state that is the base's, to the byte; it is stored once. Tests: the store suite.
+//! Most records have a local state that is the base's, to the byte; it is stored once. Rows of schema 1 have format 1:
+//! their checksum covers the columns that there were. Tests: the store suite, `tests/golden.rs`, and for the use of
+//! indexes at the end of the file.
 
-use crate::codec::{FORMAT, Table, body, body_cells, first_row, sealed, verify};
+use crate::codec::{Table, body, body_cells, bound, each_row, first_row, sealed, unreadable, verify_first};
 use crate::error::failed;
 use landfall_core::entity::{Base, Body, RemoteEntity, StoredEntity};
 use landfall_core::id::{EntityKey, Version};
-use landfall_core::store::StoreError;
-use rusqlite::{Connection, params_from_iter};
+use landfall_core::store::{EntityPage, StoreError};
+use landfall_core::time::Hlc;
+use rusqlite::{Connection, Params, Row, params_from_iter};
+
+/// The format that is written: with `reading` and the staged state's time of change.
+const FORMAT: i64 = 2;
 
 /// How many columns the checksum covers.
-const COLUMNS: usize = 13;
+const COLUMNS: usize = 16;
+
+/// How many it covers in a row of format 1.
+const COLUMNS_OF_1: usize = 13;
 
 /// The local state has the very fields of the base.
 const AS_BASE: i64 = 3;
 
+/// `SELECT` of a whole row, and whatever follows.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT entity_type, entity_id, format, generation, base, base_complete, base_version, local, staged, ",
+            "staged_version, base_fields, local_fields, staged_fields, reading, staged_ms, staged_count, sum ",
+            "FROM landfall_entities ",
+            $rest
+        )
+    };
+}
+
+const ONE: &str = select!("WHERE entity_type = ?1 AND entity_id = ?2");
+const ALL: &str = select!("ORDER BY entity_type, entity_id LIMIT ?1");
+const ALL_AFTER: &str =
+    select!("WHERE (entity_type, entity_id) > (?2, ?3) ORDER BY entity_type, entity_id LIMIT ?1");
+const OF_TYPE: &str = select!("WHERE entity_type = ?2 ORDER BY entity_id LIMIT ?1");
+const OF_TYPE_AFTER: &str = select!("WHERE entity_type = ?2 AND entity_id > ?3 ORDER BY entity_id LIMIT ?1");
+
 pub(crate) fn read(connection: &Connection, key: &EntityKey) -> Result<Option<StoredEntity>, StoreError> {
-    let sql = "SELECT entity_type, entity_id, format, generation, base, base_complete, base_version, local, staged, \
-               staged_version, base_fields, local_fields, staged_fields, sum \
-               FROM landfall_entities WHERE entity_type = ? AND entity_id = ?";
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut statement = connection.prepare_cached(ONE).map_err(failed)?;
     first_row(&mut statement, (&key.entity_type, &key.entity_id), |row| {
-        let Some(row) = verify(Table::Entity, row, COLUMNS)? else {
-            return Err(StoreError::Damaged(format!("the record {key}")));
-        };
-        if row.entity_key(0)? != *key {
+        let entity = decode(row)?.ok_or_else(|| StoreError::Damaged(said_of(key)))?;
+        if entity.key != *key {
             return Err(StoreError::Corrupt(format!("an index leads to the wrong record for {key}")));
         }
-        let version = |column| Ok::<_, StoreError>(row.maybe_text(column)?.map(Version::from));
-        let base = match body(&row, 4, 10)? {
-            Some(body) => Some(Base { body, version: version(6)?, complete: row.int(5)? == 1 }),
-            None => None,
-        };
-        let local = match row.int(7)? {
-            AS_BASE => base.as_ref().map(|base| base.body.clone()),
-            _ => body(&row, 7, 11)?,
-        };
-        let staged = match body(&row, 8, 12)? {
-            Some(body) => Some(RemoteEntity { key: key.clone(), body, version: version(9)? }),
-            None => None,
-        };
-        Ok(StoredEntity { key: key.clone(), generation: row.bits(3)?, base, local, staged })
+        Ok(entity)
     })
+}
+
+pub(crate) fn after(
+    connection: &Connection,
+    entity_type: Option<&str>,
+    after: Option<&EntityKey>,
+    limit: usize,
+) -> Result<EntityPage, StoreError> {
+    let limit = bound(limit);
+    let fits = |key: &EntityKey| entity_type.is_none_or(|kind| key.entity_type == kind);
+    match (entity_type, after) {
+        (None, None) => page(connection, ALL, [limit], after, fits),
+        (None, Some(key)) => {
+            page(connection, ALL_AFTER, (limit, &key.entity_type, &key.entity_id), after, fits)
+        }
+        (Some(kind), Some(key)) if key.entity_type.as_str() > kind => Ok(EntityPage::default()),
+        (Some(kind), Some(key)) if key.entity_type == kind => {
+            page(connection, OF_TYPE_AFTER, (limit, kind, &key.entity_id), after, fits)
+        }
+        (Some(kind), _) => page(connection, OF_TYPE, (limit, kind), after, fits),
+    }
+}
+
+fn page(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    after: Option<&EntityKey>,
+    fits: impl Fn(&EntityKey) -> bool,
+) -> Result<EntityPage, StoreError> {
+    let mut page = EntityPage::default();
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    each_row(&mut statement, params, |row| {
+        // Whoever reads page by page must come forward, also over a damaged row.
+        let key = key_of(row)?;
+        if !fits(&key) || page.last.as_ref().or(after).is_some_and(|before| *before >= key) {
+            return Err(StoreError::Corrupt(format!("an index leads to {key} wrongly")));
+        }
+        match decode(row) {
+            Ok(Some(entity)) => page.entities.push(entity),
+            Ok(None) | Err(StoreError::Damaged(_)) => page.damaged.push(said_of(&key)),
+            Err(other) => return Err(other),
+        }
+        page.last = Some(key);
+        Ok(true)
+    })?;
+    Ok(page)
+}
+
+/// The name that an index found a row under.
+fn key_of(row: &Row<'_>) -> Result<EntityKey, StoreError> {
+    let text = |column: usize| row.get::<_, String>(column).map_err(failed);
+    Ok(EntityKey::new(text(0)?, text(1)?))
+}
+
+fn said_of(key: &EntityKey) -> String {
+    format!("the record {key}")
+}
+
+/// The record of a row; `None` when the row fails its checksum.
+fn decode(row: &Row<'_>) -> Result<Option<StoredEntity>, StoreError> {
+    // Not verified yet, but no lie about it comes through: the checksums of both formats cover it.
+    let columns = match row.get_ref(2).map_err(failed)?.as_i64() {
+        Ok(1) => COLUMNS_OF_1,
+        _ => COLUMNS,
+    };
+    let Some(row) = verify_first(Table::Entity, row, columns, COLUMNS)? else { return Ok(None) };
+    let key = row.entity_key(0)?;
+    let version = |column| Ok::<_, StoreError>(row.maybe_text(column)?.map(Version::from));
+    let base = match body(&row, 4, 10)? {
+        Some(body) => Some(Base { body, version: version(6)?, complete: row.int(5)? == 1 }),
+        None => None,
+    };
+    let local = match row.int(7)? {
+        AS_BASE => base.as_ref().map(|base| base.body.clone()),
+        _ => body(&row, 7, 11)?,
+    };
+    let (reading, changed_at) = match row.int(2)? {
+        1 => (0, None),
+        FORMAT if row.is_null(14) => (row.bits(13)?, None),
+        FORMAT => (row.bits(13)?, Some(Hlc { wall_ms: row.int(14)?, counter: row.small(15)? })),
+        _ => return Err(unreadable(2)),
+    };
+    let staged = match body(&row, 8, 12)? {
+        Some(body) => Some(RemoteEntity { key: key.clone(), body, version: version(9)?, changed_at }),
+        None => None,
+    };
+    Ok(Some(StoredEntity { key, generation: row.bits(3)?, base, local, staged, reading }))
 }
 
 pub(crate) fn put(connection: &Connection, entity: &StoredEntity) -> Result<(), StoreError> {
@@ -49,18 +147,21 @@ pub(crate) fn put(connection: &Connection, entity: &StoredEntity) -> Result<(), 
         return Err(StoreError::Misuse("the staged state is that of another record".to_string()));
     }
     let sql = "INSERT INTO landfall_entities (entity_type, entity_id, format, generation, base, base_complete, \
-               base_version, local, staged, staged_version, base_fields, local_fields, staged_fields, sum) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
+               base_version, local, staged, staged_version, base_fields, local_fields, staged_fields, reading, \
+               staged_ms, staged_count, sum) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
                ON CONFLICT (entity_type, entity_id) DO UPDATE SET format = ?3, generation = ?4, base = ?5, \
                base_complete = ?6, base_version = ?7, local = ?8, staged = ?9, staged_version = ?10, \
-               base_fields = ?11, local_fields = ?12, staged_fields = ?13, sum = ?14";
+               base_fields = ?11, local_fields = ?12, staged_fields = ?13, reading = ?14, staged_ms = ?15, \
+               staged_count = ?16, sum = ?17";
     let (base, base_fields) = body_cells(entity.base.as_ref().map(|base| &base.body));
-    let (mut local, mut local_fields) = body_cells(entity.local.as_ref());
-    // As text: numbers that are equal may be written in two ways, and what was written must come back.
-    if matches!(entity.local, Some(Body::Live(_))) && local_fields == base_fields {
-        (local, local_fields) = (AS_BASE, None);
-    }
+    let (local, local_fields) = match (&entity.local, entity.base.as_ref().map(|base| &base.body)) {
+        // Numbers that are equal may be written in two ways, and what was written must come back.
+        (Some(Body::Live(local)), Some(Body::Live(base))) if local.is_written_like(base) => (AS_BASE, None),
+        (local, _) => body_cells(local.as_ref()),
+    };
     let (staged, staged_fields) = body_cells(entity.staged.as_ref().map(|staged| &staged.body));
+    let changed_at = entity.staged.as_ref().and_then(|staged| staged.changed_at);
     let version = |version: Option<&Version>| version.map(|version| version.0.clone());
     let cells = sealed::<COLUMNS>(
         Table::Entity,
@@ -78,9 +179,33 @@ pub(crate) fn put(connection: &Connection, entity: &StoredEntity) -> Result<(), 
             base_fields.into(),
             local_fields.into(),
             staged_fields.into(),
+            entity.reading.into(),
+            changed_at.map(|at| at.wall_ms).into(),
+            changed_at.map(|at| at.counter).into(),
         ],
     );
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     statement.execute(params_from_iter(cells)).map_err(failed)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migrate::tests::{plan_of, store_in_memory};
+
+    #[test]
+    fn no_question_walks_over_what_was_not_asked_for() {
+        let connection = store_in_memory();
+        let index = "landfall_entities USING INDEX landfall_entities_key";
+        for (sql, expected) in [
+            (ONE, format!("SEARCH {index} (entity_type=? AND entity_id=?)")),
+            (ALL, format!("SCAN {index}")),
+            (ALL_AFTER, format!("SEARCH {index} ((entity_type,entity_id)>(?,?))")),
+            (OF_TYPE, format!("SEARCH {index} (entity_type=?)")),
+            (OF_TYPE_AFTER, format!("SEARCH {index} (entity_type=? AND entity_id>?)")),
+        ] {
+            assert_eq!(plan_of(&connection, sql), expected, "{sql}");
+        }
+    }
 }

@@ -15,12 +15,14 @@
 //! # Ok::<(), landfall_core::store::StoreError>(())
 //! ```
 //!
-//! Map: `open` and `file` bring up a file, `migrate` its schema, `tx` transactions, `tasks`, `entities`, `journal` and
-//! `meta` the rows, `codec` their encoding and checksum, `reader` the way in beside the writer.
+//! Map: `open` and `file` bring up a file, `migrate` its schema, `tx` transactions, `tasks`, `entities`, `journal`,
+//! `conflicts`, `quarantined` and `meta` the rows, `codec` their encoding and checksum, `reader` the way in beside the
+//! writer. What other programs may read with plain SQL is in `docs/read-model.md`.
 //!
 //! [`Store::reopen`]: landfall_core::store::Store::reopen
 
 mod codec;
+mod conflicts;
 mod entities;
 mod error;
 mod file;
@@ -28,6 +30,7 @@ mod journal;
 mod meta;
 mod migrate;
 mod open;
+mod quarantined;
 mod reader;
 mod store;
 mod tasks;

@@ -1,4 +1,5 @@
-//! Single rows: the counters, and facts by name (the replica, the lease, which file this is, how often it was opened).
+//! Single rows: the counters, and facts by name (the replica, the lease, how far the change feed was read, which file
+//! this is, how often it was opened).
 //!
 //! Counters are never counted in the course of work: they are changed in the transaction that changes the tasks. Only
 //! damage makes them be counted again. Tests: the store suite, `tests/damage.rs`.
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 /// The names of facts.
 pub(crate) const REPLICA: &str = "replica";
 pub(crate) const LEASE: &str = "lease";
+pub(crate) const PULL: &str = "pull";
 pub(crate) const FILE: &str = "file";
 pub(crate) const OPENED: &str = "opened";
 const COUNTERS: &str = "counters";

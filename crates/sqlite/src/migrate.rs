@@ -1,4 +1,4 @@
-//! The ladder of schemas: a table of numbers and SQL, climbed within the caller's transaction.
+//! The ladder of schemas: a table of numbers, SQL and what SQL cannot say, climbed within the caller's transaction.
 //!
 //! A migration is never edited once shipped. It runs in the one IMMEDIATE transaction that opening also uses for its
 //! barrier, so a file is of the old schema or of the new one, never between. Tests: at the end of the file.
@@ -7,16 +7,33 @@ use crate::error::failed;
 use landfall_core::store::StoreError;
 use rusqlite::Connection;
 
+mod from_1;
+
 /// "LFAL" in the header of every store.
 pub(crate) const APPLICATION_ID: u32 = 0x4c46_414c;
 
 /// The newest schema that this build knows.
-pub(crate) const NEWEST: u32 = LADDER[LADDER.len() - 1].0;
+pub(crate) const NEWEST: u32 = LADDER[LADDER.len() - 1].schema;
 
-type Rung = (u32, &'static str);
+type Work = fn(&Connection) -> Result<(), StoreError>;
 
-/// Each schema with the SQL that leads to it from the one before.
-const LADDER: &[Rung] = &[(1, include_str!("../migrations/0001_initial.sql"))];
+/// One step of the ladder.
+struct Rung {
+    /// The schema it leads to from the one before.
+    schema: u32,
+    sql: &'static str,
+    /// What SQL cannot say, done behind it.
+    then: Option<Work>,
+}
+
+const LADDER: &[Rung] = &[
+    Rung { schema: 1, sql: include_str!("../migrations/0001_initial.sql"), then: None },
+    Rung {
+        schema: 2,
+        sql: include_str!("../migrations/0002_conflicts_and_pull.sql"),
+        then: Some(from_1::carry_conflicts),
+    },
+];
 
 /// Brings the schema from `version` (0: nothing yet) to the newest one. Must be called within a transaction.
 pub(crate) fn climb(connection: &Connection, version: u32) -> Result<(), StoreError> {
@@ -28,23 +45,60 @@ fn climb_ladder(connection: &Connection, version: u32, ladder: &[Rung]) -> Resul
     if version == 0 {
         run(&format!("PRAGMA application_id = {APPLICATION_ID}"))?;
     }
-    for (number, sql) in ladder.iter().filter(|(number, _)| *number > version) {
-        run(sql)?;
-        run(&format!("PRAGMA user_version = {number}"))?;
+    for rung in ladder.iter().filter(|rung| rung.schema > version) {
+        run(rung.sql)?;
+        if let Some(then) = rung.then {
+            then(connection)?;
+        }
+        run(&format!("PRAGMA user_version = {}", rung.schema))?;
     }
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::file::Marks;
 
-    const THREE: &[Rung] = &[
-        (1, "CREATE TABLE landfall_a (n INTEGER) STRICT; INSERT INTO landfall_a VALUES (7);"),
-        (2, "ALTER TABLE landfall_a ADD COLUMN m INTEGER; UPDATE landfall_a SET m = n + 1;"),
-        (3, "CREATE TABLE landfall_b (n INTEGER) STRICT; INSERT INTO landfall_b SELECT m FROM landfall_a;"),
-    ];
+    /// The tables of the newest schema, and nothing in them.
+    pub(crate) fn store_in_memory() -> Connection {
+        store_of(NEWEST)
+    }
+
+    /// Likewise of an older one.
+    pub(super) fn store_of(schema: u32) -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        climb_ladder(&connection, 0, &LADDER[..schema as usize]).unwrap();
+        connection
+    }
+
+    /// How SQLite would answer a question.
+    pub(crate) fn plan_of(connection: &Connection, sql: &str) -> String {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let (mut rows, mut lines) = (statement.raw_query(), Vec::new());
+        while let Some(row) = rows.next().unwrap() {
+            lines.push(row.get::<_, String>(3).unwrap());
+        }
+        lines.join("; ")
+    }
+
+    fn increase(connection: &Connection) -> Result<(), StoreError> {
+        connection.execute_batch("UPDATE landfall_a SET m = n + 1").map_err(failed)
+    }
+
+    const fn rung(schema: u32, sql: &'static str, then: Option<Work>) -> Rung {
+        Rung { schema, sql, then }
+    }
+
+    const A: Rung =
+        rung(1, "CREATE TABLE landfall_a (n INTEGER) STRICT; INSERT INTO landfall_a VALUES (7);", None);
+    const B: Rung = rung(2, "ALTER TABLE landfall_a ADD COLUMN m INTEGER;", Some(increase));
+    const C: Rung = rung(
+        3,
+        "CREATE TABLE landfall_b (n INTEGER) STRICT; INSERT INTO landfall_b SELECT m FROM landfall_a;",
+        None,
+    );
+    const THREE: &[Rung] = &[A, B, C];
 
     fn version(connection: &Connection) -> u32 {
         Marks::of(connection).unwrap().user_version
@@ -59,8 +113,7 @@ mod tests {
 
     #[test]
     fn versions_climb_in_order_and_are_told_apart() {
-        assert!(LADDER.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        assert!(LADDER[0].0 >= 1);
+        assert!(LADDER.iter().map(|rung| rung.schema).eq(1..=NEWEST));
     }
 
     #[test]
@@ -77,12 +130,20 @@ mod tests {
 
     #[test]
     fn a_migration_that_fails_leaves_the_old_schema() {
-        let connection = Connection::open_in_memory().unwrap();
-        climb_in_transaction(&connection, &THREE[..1]).unwrap();
-        let broken: &[Rung] = &[THREE[0], THREE[1], (3, "CREATE TABLE landfall_b (n INTEGER); nonsense;")];
-        assert!(climb_in_transaction(&connection, broken).is_err());
-        assert_eq!(version(&connection), 1);
-        assert!(connection.prepare("SELECT m FROM landfall_a").is_err());
-        assert!(connection.prepare("SELECT n FROM landfall_b").is_err());
+        let refuse = |connection: &Connection| {
+            increase(connection)?;
+            Err(StoreError::Corrupt("on purpose".to_string()))
+        };
+        for broken in [
+            rung(3, "CREATE TABLE landfall_b (n INTEGER); nonsense;", None),
+            rung(3, "CREATE TABLE landfall_b (n INTEGER);", Some(refuse)),
+        ] {
+            let connection = Connection::open_in_memory().unwrap();
+            climb_in_transaction(&connection, &THREE[..1]).unwrap();
+            assert!(climb_in_transaction(&connection, &[A, B, broken]).is_err());
+            assert_eq!(version(&connection), 1);
+            assert!(connection.prepare("SELECT m FROM landfall_a").is_err());
+            assert!(connection.prepare("SELECT n FROM landfall_b").is_err());
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! All questions go through one column list and one decoder, behind the checksum. What a write means for the counters
 //! is told to the caller, who keeps them (`tx.rs`). Tests: the store suite, `tests/damage.rs`, `benches/queue_scale.rs`.
 
-use crate::codec::{Cell, FORMAT, Table, Verified, each_row, first_row, sealed, verify};
+use crate::codec::{Cell, FORMAT, Table, Verified, bound, each_row, first_row, sealed, verify};
 use crate::error::{failed, is_constraint};
 use crate::meta::{number_of_state, state_of_number};
 use landfall_core::change::{Intent, Operation};
@@ -205,10 +205,6 @@ fn add_page(
 /// A number for SQL, where every number has a sign.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn bound(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 pub(crate) fn by_id(connection: &Connection, id: TaskId) -> Result<Option<Task>, StoreError> {

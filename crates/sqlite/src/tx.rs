@@ -8,11 +8,13 @@
 use crate::error::failed;
 use crate::meta::{self, Counters};
 use crate::tasks::{self, Before};
-use crate::{entities, journal};
+use crate::{conflicts, entities, journal, quarantined};
+use landfall_core::conflict::ConflictRecord;
 use landfall_core::entity::StoredEntity;
-use landfall_core::id::{EntityKey, TaskId};
+use landfall_core::id::{ConflictId, EntityKey, TaskId};
 use landfall_core::store::{
-    ConflictRecord, Counts, DamagedRow, Lease, Page, Replica, Savepoint, StoreError, StoreRead, StoreTx,
+    ConflictPage, ConflictQuery, Counts, DamagedRow, EntityPage, Lease, Page, PullState, Quarantined,
+    Replica, Savepoint, StoreError, StoreRead, StoreTx,
 };
 use landfall_core::task::{JournalEntry, StateKind, Task};
 use landfall_core::time::Timestamp;
@@ -117,8 +119,12 @@ impl<'c> Transaction<'c> {
 
     fn page(&self, work: impl FnOnce(&Connection) -> Result<Page, StoreError>) -> Result<Page, StoreError> {
         let page = self.look(work)?;
-        self.rows_read.set(self.rows_read.get() + page.tasks.len() + page.damaged.len());
+        self.have_read(page.tasks.len() + page.damaged.len());
         Ok(page)
+    }
+
+    fn have_read(&self, rows: usize) {
+        self.rows_read.set(self.rows_read.get() + rows);
     }
 
     fn tally(&self) -> Result<Tally, StoreError> {
@@ -270,12 +276,37 @@ impl StoreRead for Transaction<'_> {
         self.look(|connection| entities::read(connection, key))
     }
 
+    fn entities_after(
+        &self,
+        entity_type: Option<&str>,
+        after: Option<&EntityKey>,
+        limit: usize,
+    ) -> Result<EntityPage, StoreError> {
+        let page = self.look(|connection| entities::after(connection, entity_type, after, limit))?;
+        self.have_read(page.entities.len() + page.damaged.len());
+        Ok(page)
+    }
+
     fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError> {
         self.look(|connection| journal::entry(connection, id))
     }
 
-    fn conflicts(&self, entity: Option<&EntityKey>, limit: usize) -> Result<Vec<ConflictRecord>, StoreError> {
-        self.look(|connection| journal::conflicts(connection, entity, limit))
+    fn conflict(&self, id: ConflictId) -> Result<Option<ConflictRecord>, StoreError> {
+        self.look(|connection| conflicts::by_id(connection, id))
+    }
+
+    fn conflicts(&self, which: &ConflictQuery, limit: usize) -> Result<ConflictPage, StoreError> {
+        let page = self.look(|connection| conflicts::page(connection, which, limit))?;
+        self.have_read(page.conflicts.len() + page.damaged.len());
+        Ok(page)
+    }
+
+    fn pull_state(&self) -> Result<Option<PullState>, StoreError> {
+        self.look(|connection| meta::fact(connection, meta::PULL))
+    }
+
+    fn quarantined(&self, limit: usize) -> Result<Vec<Quarantined>, StoreError> {
+        self.look(|connection| quarantined::newest(connection, limit))
     }
 }
 
@@ -327,7 +358,19 @@ impl StoreTx for Transaction<'_> {
     }
 
     fn put_conflict(&mut self, conflict: &ConflictRecord) -> Result<(), StoreError> {
-        self.look(|connection| journal::put_conflict(connection, conflict))
+        self.look(|connection| conflicts::put(connection, conflict))
+    }
+
+    fn put_pull_state(&mut self, state: &PullState) -> Result<(), StoreError> {
+        self.look(|connection| meta::put_fact(connection, meta::PULL, state))
+    }
+
+    fn put_quarantined(&mut self, record: &Quarantined) -> Result<(), StoreError> {
+        self.look(|connection| quarantined::put(connection, record))
+    }
+
+    fn prune_conflicts(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.look(|connection| conflicts::prune(connection, before, limit))
     }
 
     fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {

@@ -4,12 +4,16 @@
 
 mod support;
 
-use landfall_core::store::{Counts, DamagedRow, Store, StoreError, StoreRead};
+use landfall_core::conflict::ConflictRecord;
+use landfall_core::entity::StoredEntity;
+use landfall_core::id::{ConflictId, TaskId};
+use landfall_core::store::{ConflictQuery, Counts, DamagedRow, Store, StoreError, StoreRead};
 use landfall_core::task::{StateKind, Task, TaskState};
 use landfall_core::time::Timestamp;
 use landfall_sqlite::{Durability, SqliteStore};
 use landfall_testkit::conformance::store::samples::{
-    conflict, ended, entity, full_task, lease, note, replica, task,
+    client, conflict, ended, entity, full_task, lease, note, open_conflict, pull_state, quarantined, replica,
+    task,
 };
 use rusqlite::Connection;
 use std::collections::BTreeMap;
@@ -42,8 +46,20 @@ fn fill(store: &mut SqliteStore) {
         tx.put_task(&settled).unwrap();
         tx.settle_task(&settled, &ended(&settled, 5)).unwrap();
         (0..9).for_each(|id| tx.put_entity(&entity(&note(&id.to_string()))).unwrap());
-        tx.put_conflict(&conflict(&full_task(50), 6)).unwrap();
+        conflicts().iter().for_each(|record| tx.put_conflict(record).unwrap());
+        tx.put_pull_state(&pull_state(1)).unwrap();
+        (0..5).for_each(|at| tx.put_quarantined(&quarantined(at)).unwrap());
     });
+}
+
+/// In the order in which they are kept.
+fn conflicts() -> Vec<ConflictRecord> {
+    (0..6)
+        .map(|at| {
+            let task = task(at as u64 + 1, &note(&(at % 3).to_string()));
+            if at % 2 == 0 { open_conflict(&task, at) } else { conflict(&task, at) }
+        })
+        .collect()
 }
 
 /// What a look at a spoilt store came to.
@@ -100,9 +116,16 @@ fn look_at_everything(rows: &dyn StoreRead, seen: &mut Seen) {
     let settled = task(70, &note("settled"));
     let same = |found: Option<_>| found.inspect(|found| assert_eq!(*found, ended(&settled, 5))).is_some();
     note_one(rows.journal(settled.id).map(same));
-    note_one(rows.conflicts(None, 9).map(|found| {
-        found.iter().for_each(|found| assert_eq!(*found, conflict(&full_task(50), 6)));
-        !found.is_empty()
+    for record in conflicts() {
+        let same = |found: Option<_>| found.inspect(|found| assert_eq!(*found, record)).is_some();
+        note_one(rows.conflict(record.id).map(same));
+    }
+    note_one(
+        rows.pull_state().map(|found| found.inspect(|found| assert_eq!(*found, pull_state(1))).is_some()),
+    );
+    note_one(rows.quarantined(9).map(|found| {
+        found.iter().for_each(|found| assert_eq!(*found, quarantined(found.at.0)));
+        found.len() == 5
     }));
     // The epoch may have grown: a spoilt file is another file than the one that was written.
     note_one(
@@ -113,6 +136,29 @@ fn look_at_everything(rows: &dyn StoreRead, seen: &mut Seen) {
     note_one(rows.counts().map(|_| true));
     note_one(rows.oldest().map(|found| found.is_some()));
     note_one(rows.next_claim(Timestamp(0)).map(|found| found.is_some()));
+    for open_only in [false, true] {
+        for entity in [None, Some(note("1"))] {
+            let which = ConflictQuery { entity, open_only, before: None };
+            match rows.conflicts(&which, 99) {
+                Ok(page) => {
+                    seen.damaged += page.damaged.len();
+                    page.conflicts.iter().for_each(|found| {
+                        assert!(conflicts().contains(found) && (found.is_open() || !open_only));
+                    });
+                }
+                Err(_) => seen.errors += 1,
+            }
+        }
+    }
+    for entity_type in [None, Some("note")] {
+        match rows.entities_after(entity_type, Some(&note("0")), 99) {
+            Ok(page) => {
+                seen.damaged += page.damaged.len();
+                page.entities.iter().for_each(|found| assert_eq!(*found, entity(&found.key)));
+            }
+            Err(_) => seen.errors += 1,
+        }
+    }
 }
 
 fn random(state: &mut u64) -> u64 {
@@ -164,6 +210,44 @@ fn one_flipped_bit_anywhere_never_gives_a_wrong_row() {
     println!("{PLACES} flipped bits: {refused} files refused; {seen:?}");
     assert!(refused > 0 && seen.damaged > 100 && seen.whole > 10_000, "{seen:?}");
     assert!(seen.missing < 100, "what only an index has lost: {seen:?}");
+}
+
+/// What a look at a migrated store gives: tasks, records, and of conflicts what does not hang on other rows.
+fn rows_of(rows: &dyn StoreRead) -> (Vec<Task>, Vec<StoredEntity>, Vec<ConflictRecord>) {
+    let conflicts = rows.conflicts(&ConflictQuery::default(), 99).map(|page| page.conflicts);
+    let conflicts = conflicts.unwrap_or_default().into_iter().map(|record| {
+        // Its name comes from its place, and whether it waits from the state of its task.
+        ConflictRecord { id: ConflictId(TaskId::derive(client(), &note(""), 0).0), settled: None, ..record }
+    });
+    (
+        rows.tasks_after(0, 99).map(|page| page.tasks).unwrap_or_default(),
+        rows.entities_after(None, None, 99).map(|page| page.entities).unwrap_or_default(),
+        conflicts.collect(),
+    )
+}
+
+#[test]
+fn one_flipped_bit_before_the_migration_never_gives_a_wrong_row() {
+    let folder = Folder::new();
+    let (image, whole) = (folder.file("x.db"), folder.file("whole.db"));
+    let raw = Connection::open(&image).unwrap();
+    raw.execute_batch(include_str!("golden/format-1.sql")).unwrap();
+    drop(raw);
+    fs::copy(&image, &whole).unwrap();
+    let (tasks, entities, conflicts) = rows_of(SqliteStore::open(&whole).unwrap().begin().unwrap().as_ref());
+    assert_eq!((tasks.len(), entities.len(), conflicts.len()), (5, 1, 1));
+    let (mut opened, mut damaged) = (0, 0);
+    let refused = spoil(&image, "", 3, |rows| {
+        let found = rows_of(rows);
+        assert!(found.0.iter().all(|task| tasks.contains(task)));
+        assert!(found.1.iter().all(|entity| entities.contains(entity)));
+        assert!(found.2.iter().all(|record| conflicts.contains(record)), "{:?}", found.2);
+        opened += 1;
+        let named = rows.conflicts(&ConflictQuery::default(), 99).map_or(0, |page| page.damaged.len());
+        damaged += named + rows.tasks_after(0, 99).map_or(0, |page| page.damaged.len());
+    });
+    println!("{PLACES} flipped bits: {refused} files refused, {opened} opened, {damaged} rows damaged");
+    assert!(opened > 300 && damaged > 10);
 }
 
 /// SQLite cuts a log at the first frame whose checksum fails: what is left is what was stored up to some commit.
@@ -258,6 +342,61 @@ fn every_column_of_a_task_is_under_the_checksum() {
 }
 
 #[test]
+fn every_column_of_records_conflicts_and_notes_is_under_the_checksum() {
+    let folder = Folder::new();
+    let path = folder.file("x.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    fill(&mut store);
+    let raw = Connection::open(&path).unwrap();
+    let mut whole = || {
+        let tx = store.begin().unwrap();
+        let records = tx.entities_after(None, None, 99).unwrap();
+        let conflicts = tx.conflicts(&ConflictQuery::default(), 99).unwrap();
+        assert_eq!(records.entities.len() + records.damaged.len(), 9);
+        assert_eq!(conflicts.conflicts.len() + conflicts.damaged.len(), 6);
+        [records.entities.len(), conflicts.conflicts.len(), tx.quarantined(99).unwrap().len()]
+    };
+    let all = whole();
+    for (at, table, columns) in
+        [(0, "landfall_entities", 16), (1, "landfall_conflicts", 8), (2, "landfall_quarantined", 3)]
+    {
+        let sql = format!("SELECT name FROM pragma_table_info('{table}') WHERE name NOT IN ('id', 'sum')");
+        let mut names = raw.prepare(&sql).unwrap();
+        let names: Vec<String> = names.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(names.len(), columns);
+        for name in names {
+            let old: rusqlite::types::Value = raw
+                .query_one(&format!("SELECT {name} FROM {table} WHERE id = 2"), (), |row| row.get(0))
+                .unwrap();
+            let other = format!(
+                "CASE typeof({name}) WHEN 'integer' THEN {name} + 7 WHEN 'blob' THEN zeroblob(16) \
+                 WHEN 'text' THEN {name} || ' ' ELSE '7' END"
+            );
+            raw.execute(&format!("UPDATE {table} SET {name} = {other} WHERE id = 2"), ()).unwrap();
+            let mut expected = all;
+            expected[at] -= 1;
+            assert_eq!(whole(), expected, "{table}.{name}");
+            raw.execute(&format!("UPDATE {table} SET {name} = ? WHERE id = 2"), [old]).unwrap();
+            assert_eq!(whole(), all);
+        }
+    }
+}
+
+/// A conflict that waits must not be thrown away because its row says that it does not.
+#[test]
+fn an_open_conflict_whose_row_is_spoilt_is_not_pruned() {
+    let folder = Folder::new();
+    let path = folder.file("x.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    fill(&mut store);
+    let raw = Connection::open(&path).unwrap();
+    raw.execute("UPDATE landfall_conflicts SET open = 0", ()).unwrap();
+    commit(&mut store, |tx| assert_eq!(tx.prune_conflicts(Timestamp(i64::MAX), 99).unwrap(), 3));
+    let page = store.begin().unwrap().conflicts(&ConflictQuery::default(), 99).unwrap();
+    assert_eq!((page.conflicts.len(), page.damaged.len()), (0, 3));
+}
+
+#[test]
 fn the_content_of_another_row_is_not_taken_for_this_one() {
     let folder = Folder::new();
     let (mut store, raw) = three(&folder);
@@ -304,6 +443,7 @@ fn spoilt_counters_are_counted_again_and_other_spoilt_facts_are_told() {
     commit(&mut store, |tx| {
         tx.put_replica(&replica(1)).unwrap();
         tx.put_lease(&lease(1)).unwrap();
+        tx.put_pull_state(&pull_state(1)).unwrap();
     });
     raw.execute("UPDATE landfall_facts SET value = replace(value, '3', '0') WHERE name = 'counters'", ())
         .unwrap();
@@ -317,6 +457,7 @@ fn spoilt_counters_are_counted_again_and_other_spoilt_facts_are_told() {
     let tx = store.begin().unwrap();
     assert!(matches!(tx.replica(), Err(StoreError::Damaged(_))));
     assert!(matches!(tx.lease(), Err(StoreError::Damaged(_))));
+    assert!(matches!(tx.pull_state(), Err(StoreError::Damaged(_))));
     drop(tx);
     // With all facts spoilt the tasks can still be read.
     store.reopen().unwrap();

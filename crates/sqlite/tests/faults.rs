@@ -139,6 +139,24 @@ fn a_disk_without_any_room_does_not_open_a_store() {
 }
 
 #[test]
+fn a_migration_without_room_leaves_the_old_schema() {
+    let folder = Folder::new();
+    let path = folder.file("x.db");
+    let raw = Connection::open(&path).unwrap();
+    raw.execute_batch(include_str!("golden/format-1.sql")).unwrap();
+    let old = "SELECT count(*) FROM landfall_conflicts WHERE rule = 'server wins'";
+    let pages = support::number(&raw, "PRAGMA page_count");
+    for room in 0..3 {
+        let full = SqliteStore::options().max_pages(pages as u32 + room).open(&path);
+        assert!(matches!(full, Err(StoreError::Full(_))), "{room} pages: {full:?}");
+        assert_eq!(support::number(&raw, "PRAGMA user_version"), 1);
+        assert_eq!(support::number(&raw, old), 1);
+    }
+    drop(SqliteStore::open(&path).unwrap());
+    assert_eq!(support::number(&raw, "PRAGMA user_version"), 2);
+}
+
+#[test]
 fn a_locked_file_is_busy_after_the_timeout_and_nothing_is_half_stored() {
     let folder = Folder::new();
     let path = folder.file("x.db");

@@ -1,17 +1,22 @@
-//! The oldest rows are still read: a store of format 1, written down as SQL with the checksums it carried.
+//! The oldest rows are still read: a store of each schema, written down as SQL with the checksums it carried.
 //!
-//! From the first release on the file is never made anew (until then: `LANDFALL_WRITE_GOLDEN` names the path to write it
-//! to). When a format is added, it gets a file of its own, and this one must still be read.
+//! The file of an older schema is never made anew, and is read through the migrations. That of the newest is what is
+//! written today; it may be made anew until a release has it (`LANDFALL_WRITE_GOLDEN` names the path to write it to).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
 mod support;
 
 use landfall_core::change::{Intent, Operation};
+use landfall_core::conflict::{ConflictRecord, DecidedBy, Found, Settled, Why};
 use landfall_core::entity::{Base, Body, RemoteEntity, StoredEntity};
 use landfall_core::failure::FailureKind;
-use landfall_core::id::{EntityKey, Fence, Fingerprint, IdempotencyKey, TaskId};
-use landfall_core::store::{ConflictRecord, Counts, Lease, Replica, Store as _};
+use landfall_core::id::{ConflictId, EntityKey, Fence, Fingerprint, IdempotencyKey, TaskId};
+use landfall_core::merge::rule::FieldRule;
+use landfall_core::merge::{BaseValue, Chosen, FieldConflict, Misfit, Path, Step};
+use landfall_core::store::{
+    ConflictQuery, Counts, Lease, PullState, Quarantined, Replica, Store as _, StoreRead,
+};
 use landfall_core::task::{FailureNote, Frozen, JournalEntry, Task, TaskState, Verdict};
 use landfall_core::time::{Hlc, Timestamp};
 use landfall_core::value::{Fields, Value};
@@ -103,8 +108,18 @@ fn entity() -> StoredEntity {
         generation: 7,
         base: Some(Base { body: Body::Live(fields()), version: Some("7".into()), complete: true }),
         local: Some(Body::Live(fields())),
-        staged: Some(RemoteEntity { key: key(), body: Body::Deleted, version: Some("8".into()) }),
+        staged: Some(RemoteEntity {
+            changed_at: Some(Hlc { wall_ms: 1_763_870_000_011, counter: 3 }),
+            ..RemoteEntity::new(key(), Body::Deleted, Some("8".into()))
+        }),
+        reading: 2,
     }
+}
+
+/// As schema 1 could keep it.
+fn entity_of_1() -> StoredEntity {
+    let staged = Some(RemoteEntity::new(key(), Body::Deleted, Some("8".into())));
+    StoredEntity { staged, reading: 0, ..entity() }
 }
 
 fn entry() -> JournalEntry {
@@ -119,16 +134,93 @@ fn entry() -> JournalEntry {
     }
 }
 
-fn conflict() -> ConflictRecord {
+fn settled() -> ConflictRecord {
+    let field = FieldConflict {
+        path: Path(vec![
+            Step::Field("lines".into()),
+            Step::Item("id".into(), 7.into()),
+            Step::Field("n".into()),
+        ]),
+        base: BaseValue::Present(Value::Null),
+        local: Some(Value::Null),
+        remote: None,
+        rule: FieldRule::KeyedList("id".into()),
+        misfit: Some(Misfit::Removed),
+        group: Some("a+b".into()),
+        chosen: Chosen::Remote,
+        result: Some(1.0.into()),
+    };
     ConflictRecord {
+        id: ConflictId(TaskId::derive(client(), &key(), 100).0),
         task_id: sent().id,
         entity: key(),
-        at: Timestamp(1_763_870_000_008),
-        base: Some("{}".into()),
-        local: r#"{"a":1}"#.into(),
-        remote: Some(RemoteEntity { key: key(), body: Body::Live(fields()), version: None }),
-        rule: "server wins".into(),
+        at: Timestamp(1_763_870_000_012),
+        found: Found::Push,
+        why: Why::Refused("too long".into()),
+        base: Some(Base { body: Body::Live(fields()), version: Some("7".into()), complete: false }),
+        local: Body::Live(fields()),
+        change: r#"{"fields":{"n":1.0}}"#.into(),
+        remote: Some(RemoteEntity {
+            changed_at: Some(Hlc { wall_ms: 1_763_870_000_013, counter: 4 }),
+            ..RemoteEntity::new(key(), Body::Live(fields()), Some("9".into()))
+        }),
+        rule: "last_write_wins".into(),
+        fields: vec![field],
+        proposal: Some(Body::Live(fields())),
+        settled: Some(Settled {
+            by: DecidedBy::App,
+            at: Timestamp(1_763_870_000_014),
+            result: Body::Deleted,
+            sent_as: Some(TaskId::derive(client(), &key(), 8)),
+            forked_to: Some(EntityKey::new("note", "fork")),
+        }),
     }
+}
+
+fn open() -> ConflictRecord {
+    ConflictRecord {
+        id: ConflictId(TaskId::derive(client(), &key(), 101).0),
+        found: Found::Pull,
+        why: Why::EditedHereDeletedThere,
+        base: None,
+        remote: None,
+        fields: vec![],
+        proposal: None,
+        settled: None,
+        ..settled()
+    }
+}
+
+/// What schema 1 kept, and what can be said of it now. Its task is in the queue, but waits for no decision.
+fn conflict_of_1(id: ConflictId) -> ConflictRecord {
+    let at = Timestamp(1_763_870_000_008);
+    let remote = Body::Live(fields());
+    ConflictRecord {
+        id,
+        task_id: sent().id,
+        entity: key(),
+        at,
+        found: Found::Push,
+        why: Why::Fields,
+        base: Some(Base { body: Body::Live(Fields::new()), version: None, complete: false }),
+        local: Body::Live(Fields::new()),
+        change: r#"{"a":1}"#.into(),
+        remote: Some(RemoteEntity::new(key(), remote.clone(), None)),
+        rule: "server wins".into(),
+        fields: vec![],
+        proposal: Some(remote.clone()),
+        settled: Some(Settled { by: DecidedBy::Rule, at, result: remote, sent_as: None, forked_to: None }),
+    }
+}
+
+fn pull_state() -> PullState {
+    let swept_to = Some(EntityKey::new("note", "n"));
+    let types = ["note".to_owned()].into();
+    PullState { cursor: Some("17".into()), reading: 2, asks: 0, sweep: true, swept_to, types }
+}
+
+fn quarantined() -> Quarantined {
+    Quarantined { at: Timestamp(1_763_870_000_015), reason: "note é: no object".into() }
 }
 
 fn replica() -> Replica {
@@ -138,6 +230,7 @@ fn replica() -> Replica {
         opens: 10,
         server_id: Some("server".into()),
         clock: Hlc { wall_ms: 1_763_870_000_009, counter: 1 },
+        server_offset_ms: Some(-5),
     }
 }
 
@@ -145,43 +238,89 @@ fn lease() -> Lease {
     Lease { holder: "process 12".into(), fence: Fence(4), expires_at: Timestamp(1_763_870_000_010) }
 }
 
-#[test]
-fn rows_of_format_1_are_read() {
-    let folder = support::Folder::new();
-    let path = folder.file("x.db");
-    let raw = Connection::open(&path).unwrap();
-    raw.execute_batch(include_str!("golden/format-1.sql")).unwrap();
-    drop(raw);
-    // The file is not the one it was written as: that is another test's subject.
-    let mut store = SqliteStore::options().detect_copies(false).open(&path).unwrap();
-    let tx = store.begin().unwrap();
+/// What is the same in every schema.
+fn assert_common(tx: &dyn StoreRead) {
     let page = tx.tasks_after(0, 99).unwrap();
     assert_eq!(page.damaged, []);
     assert_eq!(page.tasks, tasks());
     let counts = Counts { pending: 1, in_flight: 1, unknown: 1, conflict: 1, dead: 1 };
     assert_eq!(tx.counts().unwrap(), counts);
-    assert_eq!(tx.entity(&key()).unwrap(), Some(entity()));
     assert_eq!(tx.journal(entry().task_id).unwrap(), Some(entry()));
-    assert_eq!(tx.conflicts(None, 9).unwrap(), [conflict()]);
-    assert_eq!(tx.replica().unwrap(), Some(replica()));
     assert_eq!(tx.lease().unwrap(), Some(lease()));
+}
+
+fn conflicts(tx: &dyn StoreRead) -> Vec<ConflictRecord> {
+    let page = tx.conflicts(&ConflictQuery::default(), 99).unwrap();
+    assert_eq!(page.damaged, [""; 0]);
+    page.conflicts
+}
+
+/// Opens what a file of golden SQL says, twice: the second time without a migration.
+fn read_twice(golden: &str, check: impl Fn(&dyn StoreRead)) {
+    let folder = support::Folder::new();
+    let path = folder.file("x.db");
+    let raw = Connection::open(&path).unwrap();
+    raw.execute_batch(golden).unwrap();
+    drop(raw);
+    for _ in 0..2 {
+        // The file is not the one it was written as: that is another test's subject.
+        let mut store = SqliteStore::options().detect_copies(false).open(&path).unwrap();
+        check(store.begin().unwrap().as_ref());
+    }
+    let raw = Connection::open(&path).unwrap();
+    assert_eq!(support::number(&raw, "PRAGMA user_version"), 2);
+    let check = |pragma: &str| raw.query_one(pragma, (), |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(check("PRAGMA integrity_check"), "ok");
+    // However it came there, the schema is the same.
+    let new = folder.file("new.db");
+    drop(SqliteStore::open(&new).unwrap());
+    assert_eq!(schema(&raw), schema(&Connection::open(&new).unwrap()));
+}
+
+#[test]
+fn a_store_of_schema_1_is_migrated_and_keeps_everything() {
+    read_twice(include_str!("golden/format-1.sql"), |tx| {
+        assert_common(tx);
+        assert_eq!(tx.entity(&key()).unwrap(), Some(entity_of_1()));
+        assert_eq!(tx.entities_after(None, None, 9).unwrap().entities, [entity_of_1()]);
+        assert_eq!(tx.replica().unwrap(), Some(Replica { server_offset_ms: None, ..replica() }));
+        let kept = conflicts(tx);
+        assert_eq!(kept, [conflict_of_1(kept[0].id)]);
+        assert_eq!(tx.conflict(kept[0].id).unwrap().as_ref(), kept.first());
+        assert_eq!((tx.pull_state().unwrap(), tx.quarantined(9).unwrap()), (None, vec![]));
+    });
+}
+
+#[test]
+fn rows_of_schema_2_are_read() {
+    read_twice(include_str!("golden/schema-2.sql"), |tx| {
+        assert_common(tx);
+        assert_eq!(tx.entity(&key()).unwrap(), Some(entity()));
+        assert_eq!(tx.replica().unwrap(), Some(replica()));
+        assert_eq!(conflicts(tx), [open(), settled()]);
+        assert_eq!(tx.pull_state().unwrap(), Some(pull_state()));
+        assert_eq!(tx.quarantined(9).unwrap(), [quarantined()]);
+    });
 }
 
 /// Row by row, what is written today is what was written then.
 #[test]
-fn rows_of_format_1_are_still_written_the_same() {
+fn rows_of_schema_2_are_still_written_the_same() {
     let folder = support::Folder::new();
     let path = folder.file("x.db");
     let mut store = SqliteStore::options().detect_copies(false).open(&path).unwrap();
     support::commit(&mut store, |tx| {
         tasks().iter().for_each(|task| tx.put_task(task).unwrap());
-        let settled = plain(2, TaskState::Pending { retry_at: None }, None);
-        tx.put_task(&settled).unwrap();
-        tx.settle_task(&settled, &entry()).unwrap();
+        let settled_task = plain(2, TaskState::Pending { retry_at: None }, None);
+        tx.put_task(&settled_task).unwrap();
+        tx.settle_task(&settled_task, &entry()).unwrap();
         tx.put_entity(&entity()).unwrap();
-        tx.put_conflict(&conflict()).unwrap();
+        tx.put_conflict(&settled()).unwrap();
+        tx.put_conflict(&open()).unwrap();
         tx.put_replica(&replica()).unwrap();
         tx.put_lease(&lease()).unwrap();
+        tx.put_pull_state(&pull_state()).unwrap();
+        tx.put_quarantined(&quarantined()).unwrap();
     });
     drop(store);
     let raw = Connection::open(&path).unwrap();
@@ -189,23 +328,37 @@ fn rows_of_format_1_are_still_written_the_same() {
     if let Ok(place) = std::env::var("LANDFALL_WRITE_GOLDEN") {
         std::fs::write(place, &written).unwrap();
     }
-    assert_eq!(written, include_str!("golden/format-1.sql"));
+    assert_eq!(written, include_str!("golden/schema-2.sql"));
+    // What has not changed since schema 1 is written as it was then.
+    let same = ["tasks", "journal"].map(|table| format!("INSERT INTO landfall_{table} "));
+    let old = include_str!("golden/format-1.sql").lines();
+    let old: Vec<&str> = old.filter(|line| same.iter().any(|start| line.starts_with(start))).collect();
+    assert_eq!(old.len(), 6);
+    assert!(old.iter().all(|row| written.lines().any(|line| line == *row)));
+}
+
+fn lines(raw: &Connection, sql: &str) -> Vec<String> {
+    raw.prepare(sql).unwrap().query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+/// Tables, indexes and views, in order of their names.
+fn schema(raw: &Connection) -> Vec<String> {
+    lines(raw, "SELECT type || ' ' || name FROM sqlite_schema ORDER BY name")
 }
 
 /// The whole database as SQL.
 fn dump(raw: &Connection) -> String {
-    let lines = |sql: &str| -> Vec<String> {
-        raw.prepare(sql).unwrap().query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-    };
     let mut out =
-        vec!["PRAGMA application_id = 1279672652;".to_owned(), "PRAGMA user_version = 1;".to_owned()];
-    out.extend(lines("SELECT sql || ';' FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid"));
-    for table in lines("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid") {
-        let columns = lines(&format!("SELECT 'quote(' || name || ')' FROM pragma_table_info('{table}')"));
+        vec!["PRAGMA application_id = 1279672652;".to_owned(), "PRAGMA user_version = 2;".to_owned()];
+    out.extend(lines(raw, "SELECT sql || ';' FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid"));
+    for table in lines(raw, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid") {
+        let columns =
+            lines(raw, &format!("SELECT 'quote(' || name || ')' FROM pragma_table_info('{table}')"));
         let row = columns.join(" || ', ' || ");
-        out.extend(lines(&format!(
-            "SELECT 'INSERT INTO {table} VALUES (' || {row} || ');' FROM {table} ORDER BY 1"
-        )));
+        out.extend(lines(
+            raw,
+            &format!("SELECT 'INSERT INTO {table} VALUES (' || {row} || ');' FROM {table} ORDER BY 1"),
+        ));
     }
     out.join("\n") + "\n"
 }

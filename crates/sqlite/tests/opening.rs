@@ -59,7 +59,7 @@ fn a_new_store_is_marked_and_readable_to_its_owner_only() {
     drop(store);
     let raw = Connection::open(&path).unwrap();
     assert_eq!(number(&raw, "PRAGMA application_id"), 0x4c46_414c);
-    assert_eq!(number(&raw, "PRAGMA user_version"), 1);
+    assert_eq!(number(&raw, "PRAGMA user_version"), 2);
     let strangers = "SELECT count(*) FROM sqlite_schema WHERE tbl_name NOT LIKE 'landfall\\_%' ESCAPE '\\'";
     assert_eq!(number(&raw, strangers), 0);
 }
@@ -95,9 +95,9 @@ fn a_newer_schema_is_refused_and_left_untouched() {
     let folder = Folder::new();
     let path = folder.file("newer.db");
     make(&path);
+    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
+    assert_refused(&path, |error| *error == StoreError::TooNew { found: 3, known: 2 });
     Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
-    assert_refused(&path, |error| *error == StoreError::TooNew { found: 2, known: 1 });
-    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 1").unwrap();
     assert_intact(&path);
 }
 
@@ -115,10 +115,10 @@ fn a_newer_schema_that_is_only_in_the_log_is_refused_and_left_untouched() {
     for (name, endings) in [("a.db", &["", "-wal", "-shm"][..]), ("b.db", &["", "-wal"])] {
         let image = folder.file(name);
         crash_image(&path, &image, endings);
-        assert_refused(&image, |error| *error == StoreError::TooNew { found: 2_000_000_000, known: 1 });
+        assert_refused(&image, |error| *error == StoreError::TooNew { found: 2_000_000_000, known: 2 });
     }
     // While the newer program is running, too.
-    assert_refused(&path, |error| *error == StoreError::TooNew { found: 2_000_000_000, known: 1 });
+    assert_refused(&path, |error| *error == StoreError::TooNew { found: 2_000_000_000, known: 2 });
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_newer_schema_that_was_never_committed_does_not_count() {
     make(&path);
     let newer = Connection::open(&path).unwrap();
     newer.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
-    newer.execute_batch("BEGIN; CREATE TABLE landfall_x (n); PRAGMA user_version = 2; COMMIT").unwrap();
+    newer.execute_batch("BEGIN; CREATE TABLE landfall_x (n); PRAGMA user_version = 3; COMMIT").unwrap();
     crash_image(&path, &folder.file("torn.db"), &["", "-wal"]);
     let log = beside(&folder.file("torn.db"), "-wal");
     let bytes = fs::read(&log).unwrap();

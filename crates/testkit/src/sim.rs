@@ -8,12 +8,14 @@
 //! Requests are written and answers read by the real sync endpoint codec, and the backend is
 //! `landfall_server::state`. Not simulated here: the disk below the store. Tests: `tests/simulator.rs`.
 
+use landfall_core::merge::rule::Strategy;
 use std::fmt;
 
 mod checks;
 mod device;
 mod faulty_store;
 mod network;
+mod policy;
 mod world;
 
 /// What one run is made of. The defaults are what `tests/simulator.rs` runs.
@@ -33,6 +35,8 @@ pub struct Scenario {
     pub faults: bool,
     /// The server applies and then no answer arrives, for this long. Virtual time.
     pub deaf_for_ms: u64,
+    /// What happens when two devices change the same; `None`: each seed draws strategies and rules of its own.
+    pub strategy: Option<Strategy>,
 }
 
 impl Default for Scenario {
@@ -45,6 +49,7 @@ impl Default for Scenario {
             plant: None,
             faults: true,
             deaf_for_ms: 0,
+            strategy: None,
         }
     }
 }
@@ -62,16 +67,25 @@ pub enum Plant {
     ServerWithoutKeys,
     /// A remote change is merged while the fate of a task of that record is open.
     MergeWhileUnknown,
+    /// A page of the feed is believed although a verdict overtook it.
+    OvertakenPageBelieved,
+    /// The cursor moves on, and the page does not come in.
+    CursorWithoutPage,
+    /// The rule's loser is not written down.
+    LoserForgotten,
 }
 
 impl Plant {
     /// Every broken rule.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::MemoryBeforeCommit,
         Self::EffectsBeforeCommit,
         Self::EditsFoldedIntoSent,
         Self::ServerWithoutKeys,
         Self::MergeWhileUnknown,
+        Self::OvertakenPageBelieved,
+        Self::CursorWithoutPage,
+        Self::LoserForgotten,
     ];
 }
 
@@ -92,8 +106,16 @@ pub struct Stats {
     pub crashes: u64,
     /// Commits that failed.
     pub failed_commits: u64,
-    /// Conflicts resolved.
+    /// Conflicts met.
     pub conflicts: u64,
+    /// Conflicts that a person settled.
+    pub decided: u64,
+    /// Records that became two.
+    pub forks: u64,
+    /// Pages of the feed that came in.
+    pub pages: u64,
+    /// Readings of the feed from its beginning because a cursor had expired.
+    pub readings: u64,
     /// A hash over everything that happened, in order.
     pub trace: u64,
 }
@@ -109,6 +131,10 @@ impl Stats {
         self.crashes += other.crashes;
         self.failed_commits += other.failed_commits;
         self.conflicts += other.conflicts;
+        self.decided += other.decided;
+        self.forks += other.forks;
+        self.pages += other.pages;
+        self.readings += other.readings;
         self.trace = self.trace.rotate_left(5) ^ other.trace;
     }
 }

@@ -224,8 +224,13 @@ impl World {
 }
 
 fn open(store: &mut MemoryStore, entropy: u8) -> Machine {
-    let capabilities =
-        Capabilities { batch_tasks: 10, batch_bytes: 1 << 20, effect: EffectClass::OneEffect, pull: false };
+    let capabilities = Capabilities {
+        batch_tasks: 10,
+        batch_bytes: 1 << 20,
+        effect: EffectClass::OneEffect,
+        pull: false,
+        orders_writes: true,
+    };
     let mut tx = store.begin().unwrap();
     let machine = Machine::open(Config::default(), capabilities, &Entropy([entropy; 32]), &mut *tx).unwrap();
     tx.commit().unwrap();

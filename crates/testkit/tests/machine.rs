@@ -1,151 +1,29 @@
 //! Promises of the machine that one line of events shows better than a thousand random lives.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
-use landfall_core::adapter::{Applied, Capabilities, EffectClass, Outcome, PushBatch, PushReply, Rejection};
+mod bench;
+
+use bench::{Bench, capabilities, open};
+use landfall_core::adapter::{Applied, EffectClass, Outcome, PushBatch, PushReply, Rejection};
 use landfall_core::change::Change;
 use landfall_core::config::Config;
 use landfall_core::entity::{Base, Body, RemoteEntity};
-use landfall_core::event::{Event, Report};
+use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
-use landfall_core::id::{CallId, EntityKey, Entropy, Version};
-use landfall_core::machine::{
-    Effect, EnqueueError, Enqueued, Leadership, Machine, Receipt, SessionEnd, Step,
-};
-use landfall_core::store::memory::MemoryStore;
-use landfall_core::store::{Counts, Store, StoreTx};
-use landfall_core::task::{Task, TaskState, Verdict};
+use landfall_core::id::{EntityKey, Entropy, Version};
+use landfall_core::machine::{Effect, Enqueued, Leadership, SessionEnd};
+use landfall_core::store::{ConflictQuery, Store};
+use landfall_core::task::{TaskState, Verdict};
 use landfall_core::time::{Mono, Now, Timestamp};
 use landfall_core::value::Fields;
 use std::time::Duration;
-
-/// One device on a bench: the store, the machine, and what left it.
-struct Bench {
-    store: MemoryStore,
-    machine: Machine,
-    wall_ms: i64,
-    mono_ms: u64,
-    entropy: u8,
-    me: &'static str,
-    sent: Vec<PushBatch>,
-    events: Vec<Event>,
-    reports: Vec<Report>,
-    cancelled: Vec<CallId>,
-}
-
-fn capabilities(effect: EffectClass) -> Capabilities {
-    Capabilities { batch_tasks: 500, batch_bytes: 1 << 20, effect, pull: false }
-}
-
-fn open(store: &mut MemoryStore, config: Config, effect: EffectClass, entropy: u8) -> Machine {
-    let mut tx = store.begin().unwrap();
-    let machine = Machine::open(config, capabilities(effect), &Entropy([entropy; 32]), &mut *tx).unwrap();
-    tx.commit().unwrap();
-    machine
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self::with(Config::default(), EffectClass::OneEffect)
-    }
-
-    fn with(config: Config, effect: EffectClass) -> Self {
-        let mut store = MemoryStore::default();
-        let machine = open(&mut store, config, effect, 1);
-        Self {
-            store,
-            machine,
-            wall_ms: 1_700_000_000_000,
-            mono_ms: 0,
-            entropy: 1,
-            me: "me",
-            sent: Vec::new(),
-            events: Vec::new(),
-            reports: Vec::new(),
-            cancelled: Vec::new(),
-        }
-    }
-
-    fn step<T>(&mut self, work: impl FnOnce(&mut Step, &mut dyn StoreTx) -> T) -> T {
-        self.entropy = self.entropy.wrapping_add(1);
-        let now = Now { wall: Timestamp(self.wall_ms), mono: Mono(self.mono_ms) };
-        let mut step = self.machine.step(now, Entropy([self.entropy; 32]));
-        let mut tx = self.store.begin().unwrap();
-        let value = work(&mut step, &mut *tx);
-        if step.needs_lease() {
-            step.lead(&mut *tx, self.me, &|_| false).unwrap();
-        }
-        step.finish(&mut *tx).unwrap();
-        tx.commit().unwrap();
-        for effect in self.machine.apply(step) {
-            match effect {
-                Effect::Push { batch, .. } => self.sent.push(batch),
-                Effect::Emit(event) => self.events.push(event),
-                Effect::SessionEnded(report) => self.reports.push(report),
-                Effect::Cancel(call) => self.cancelled.push(call),
-                _ => {}
-            }
-        }
-        value
-    }
-
-    fn pass(&mut self, time: Duration) {
-        self.wall_ms += i64::try_from(time.as_millis()).unwrap();
-        self.mono_ms += u64::try_from(time.as_millis()).unwrap();
-    }
-
-    fn enqueue(&mut self, change: Change) -> Result<Receipt, EnqueueError> {
-        self.step(|step, tx| step.enqueue(tx, change))
-    }
-
-    fn sync(&mut self) {
-        self.step(|step, _| {
-            step.connectivity_regained();
-            step.start_session(SessionEnd::Drained { within: Duration::from_secs(1_000_000) });
-        });
-    }
-
-    fn answer(&mut self, batch: &PushBatch, answer: Result<PushReply, Failure>) {
-        self.step(|step, tx| step.pushed(tx, batch.call, &answer).unwrap());
-    }
-
-    fn apply(&mut self, batch: &PushBatch, version: &str) {
-        let outcome = Outcome::Applied(Applied { version: Some(version.into()), ..Applied::default() });
-        self.outcome(batch, &outcome);
-    }
-
-    fn outcome(&mut self, batch: &PushBatch, outcome: &Outcome) {
-        let results = batch.tasks.iter().map(|task| (task.key, outcome.clone())).collect();
-        self.answer(batch, Ok(PushReply { results, ..PushReply::default() }));
-    }
-
-    fn fail(&mut self, batch: &PushBatch, kind: FailureKind, delivery: Delivery) {
-        self.answer(batch, Err(Failure::new(kind, delivery, "as told")));
-    }
-
-    fn tasks(&mut self) -> Vec<Task> {
-        self.store.begin().unwrap().tasks_after(0, 1000).unwrap().tasks
-    }
-
-    fn counts(&mut self) -> Counts {
-        self.store.begin().unwrap().counts().unwrap()
-    }
-
-    fn local(&mut self, entity_type: &str, id: &str) -> Option<Body> {
-        let entity = self.store.begin().unwrap().entity(&EntityKey::new(entity_type, id)).unwrap();
-        entity.and_then(|entity| entity.local)
-    }
-
-    fn last_sent(&self) -> PushBatch {
-        self.sent.last().cloned().expect("something was sent")
-    }
-}
 
 fn live(fields: Fields) -> Option<Body> {
     Some(Body::Live(fields))
 }
 
 fn remote(id: &str, body: Body, version: &str) -> RemoteEntity {
-    RemoteEntity { key: EntityKey::new("note", id), body, version: Some(version.into()) }
+    RemoteEntity::new(EntityKey::new("note", id), body, Some(version.into()))
 }
 
 #[test]
@@ -442,7 +320,7 @@ fn a_stale_holder_is_fenced_and_its_late_acknowledgement_is_reconciled() {
     bench.sync();
     let old_batch = bench.last_sent();
     // Another process takes over: a machine of its own on the same store.
-    let mut other = open(&mut bench.store, Config::default(), capabilities(EffectClass::OneEffect).effect, 9);
+    let mut other = open(&mut bench.store, Config::default(), capabilities(EffectClass::OneEffect), 9);
     let mut lead = |mono_ms: u64, gone: bool| {
         let now = Now { wall: Timestamp(bench.wall_ms), mono: Mono(mono_ms) };
         let mut step = other.step(now, Entropy([77; 32]));
@@ -519,10 +397,13 @@ fn a_conflict_keeps_what_it_sets_aside_and_sends_only_what_is_still_dirty() {
         again.tasks[0].payload
     );
     assert_eq!(bench.local("note", "1"), live(Fields::from([("a", 2), ("b", 2), ("c", 9)])));
-    let kept = bench.store.begin().unwrap().conflicts(None, 10).unwrap();
+    let kept = bench.store.begin().unwrap().conflicts(&ConflictQuery::default(), 10).unwrap().conflicts;
     assert_eq!(kept.len(), 1);
-    assert_eq!(kept[0].base.as_deref(), Some(r#"{"a":1,"b":1}"#));
-    assert!(kept[0].remote.is_some());
+    let base = kept[0].base.as_ref().and_then(|base| base.body.fields()).unwrap();
+    assert_eq!(base.to_json(), r#"{"a":1,"b":1}"#);
+    assert_eq!(kept[0].fields.len(), 1, "only what both sides changed, each in its own way");
+    assert_eq!(kept[0].fields[0].remote, Some(9.into()));
+    assert!(!kept[0].is_open());
     let entry = bench.store.begin().unwrap().journal(batch.tasks[0].task_id).unwrap().unwrap();
     assert_eq!(entry.verdict, Verdict::Rebased);
 }
@@ -535,6 +416,9 @@ fn a_conflict_without_a_remote_state_waits_in_the_inbox() {
     let batch = bench.last_sent();
     bench.outcome(&batch, &Outcome::Conflict { remote: None });
     assert_eq!(bench.counts().conflict, 1);
+    let (call, _) = bench.fetches.pop().expect("the record is asked for");
+    let failure = Failure::new(FailureKind::Unsupported, Delivery::NotSent, "cannot be asked");
+    bench.step(|step, tx| step.fetched(tx, call, &Err(failure)).unwrap());
     assert!(bench.reports.last().unwrap().needs_attention());
 }
 

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
-use landfall_core::entity::StoredEntity;
-use landfall_core::id::{EntityKey, TaskId};
+use landfall_core::conflict::{ConflictRecord, DecidedBy, Settled};
+use landfall_core::entity::{Body, RemoteEntity, StoredEntity};
+use landfall_core::id::{ConflictId, EntityKey, TaskId};
 use landfall_core::store::memory::MemoryStore;
 use landfall_core::store::{
-    ConflictRecord, Counts, DamagedRow, Lease, Page, Replica, Savepoint, Store, StoreError, StoreRead,
-    StoreTx,
+    ConflictPage, ConflictQuery, Counts, DamagedRow, EntityPage, Lease, Page, PullState, Quarantined,
+    Replica, Savepoint, Store, StoreError, StoreRead, StoreTx,
 };
 use landfall_core::task::{JournalEntry, StateKind, Task};
 use landfall_core::time::Timestamp;
@@ -41,6 +42,26 @@ enum Fault {
     DamageIsHidden,
     QuarantineDoesNothing,
     ReplicaIsWrittenOnce,
+    ReadingIsLost,
+    ChangedAtIsLost,
+    RecordsComeInNoOrder,
+    RecordsOfEveryType,
+    RecordsIncludeTheOneBefore,
+    PageEndsAtTheLastWholeRecord,
+    DamagedRecordsAreNotNamed,
+    ConflictsBeforeIsIgnored,
+    ConflictsOfEveryRecord,
+    SettledConflictsLookOpen,
+    DamagedConflictsAreNotNamed,
+    ConflictIsKeptOnce,
+    ConflictMovesToTheEnd,
+    ConflictMayMoveToAnotherRecord,
+    PruneTakesOpenConflicts,
+    PruneOfConflictsTakesTheBoundary,
+    PullStateIsWrittenOnce,
+    PullStateForgetsTheCursor,
+    QuarantinedOldestFirst,
+    QuarantinedForgetsTooMuch,
 }
 
 const FAULTS: &[Fault] = &[
@@ -67,17 +88,50 @@ const FAULTS: &[Fault] = &[
     Fault::DamageIsHidden,
     Fault::QuarantineDoesNothing,
     Fault::ReplicaIsWrittenOnce,
+    Fault::ReadingIsLost,
+    Fault::ChangedAtIsLost,
+    Fault::RecordsComeInNoOrder,
+    Fault::RecordsOfEveryType,
+    Fault::RecordsIncludeTheOneBefore,
+    Fault::PageEndsAtTheLastWholeRecord,
+    Fault::DamagedRecordsAreNotNamed,
+    Fault::ConflictsBeforeIsIgnored,
+    Fault::ConflictsOfEveryRecord,
+    Fault::SettledConflictsLookOpen,
+    Fault::DamagedConflictsAreNotNamed,
+    Fault::ConflictIsKeptOnce,
+    Fault::ConflictMovesToTheEnd,
+    Fault::ConflictMayMoveToAnotherRecord,
+    Fault::PruneTakesOpenConflicts,
+    Fault::PruneOfConflictsTakesTheBoundary,
+    Fault::PullStateIsWrittenOnce,
+    Fault::PullStateForgetsTheCursor,
+    Fault::QuarantinedOldestFirst,
+    Fault::QuarantinedForgetsTooMuch,
 ];
+
+/// A row that is to be spoiled.
+#[derive(Debug)]
+enum Target {
+    Task(TaskId),
+    Entity(EntityKey),
+    Conflict(ConflictId),
+}
 
 /// Makes memory stores with a fault, whose rows can be spoiled from outside.
 struct Memory {
     fault: Fault,
-    to_damage: Arc<Mutex<Vec<TaskId>>>,
+    to_damage: Arc<Mutex<Vec<Target>>>,
 }
 
 impl Memory {
     fn with(fault: Fault) -> Self {
         Self { fault, to_damage: Arc::default() }
+    }
+
+    fn spoil(&self, store: Box<dyn Store>, row: Target) -> Option<Box<dyn Store>> {
+        self.to_damage.lock().unwrap().push(row);
+        Some(store)
     }
 }
 
@@ -94,23 +148,35 @@ impl StoreUnderTest for Memory {
     }
 
     fn damage(&self, store: Box<dyn Store>, task: TaskId) -> Option<Box<dyn Store>> {
-        self.to_damage.lock().unwrap().push(task);
-        Some(store)
+        self.spoil(store, Target::Task(task))
+    }
+
+    fn damage_entity(&self, store: Box<dyn Store>, key: &EntityKey) -> Option<Box<dyn Store>> {
+        self.spoil(store, Target::Entity(key.clone()))
+    }
+
+    fn damage_conflict(&self, store: Box<dyn Store>, id: ConflictId) -> Option<Box<dyn Store>> {
+        self.spoil(store, Target::Conflict(id))
     }
 }
 
 #[derive(Debug)]
 struct Faulty {
     inner: MemoryStore,
-    to_damage: Arc<Mutex<Vec<TaskId>>>,
+    to_damage: Arc<Mutex<Vec<Target>>>,
     fault: Fault,
 }
 
 impl Store for Faulty {
     fn begin(&mut self) -> Result<Box<dyn StoreTx + '_>, StoreError> {
-        for task in self.to_damage.lock().unwrap().drain(..) {
+        for row in self.to_damage.lock().unwrap().drain(..) {
             if self.fault != Fault::DamageIsHidden {
-                assert!(self.inner.damage(task));
+                let spoiled = match row {
+                    Target::Task(id) => self.inner.damage(id),
+                    Target::Entity(key) => self.inner.damage_entity(&key),
+                    Target::Conflict(id) => self.inner.damage_conflict(id),
+                };
+                assert!(spoiled);
             }
         }
         let inner = self.inner.begin()?;
@@ -203,10 +269,58 @@ impl StoreRead for FaultyTx<'_> {
     fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError> {
         self.inner.journal(id)
     }
-    fn conflicts(&self, entity: Option<&EntityKey>, limit: usize) -> Result<Vec<ConflictRecord>, StoreError> {
-        let mut records = self.inner.conflicts(entity, limit)?;
-        if self.has(Fault::ConflictsOldestFirst) {
-            records.reverse();
+    fn entities_after(
+        &self,
+        entity_type: Option<&str>,
+        after: Option<&EntityKey>,
+        limit: usize,
+    ) -> Result<EntityPage, StoreError> {
+        let entity_type = entity_type.filter(|_| !self.has(Fault::RecordsOfEveryType));
+        let mut page = self.inner.entities_after(entity_type, after, limit)?;
+        match self.fault {
+            Fault::RecordsComeInNoOrder => page.entities.sort_by_key(|entity| entity.key.entity_id.clone()),
+            Fault::RecordsIncludeTheOneBefore => {
+                let before = after.map(|key| self.inner.entity(key)).transpose()?.flatten();
+                page.entities.splice(0..0, before);
+            }
+            Fault::PageEndsAtTheLastWholeRecord => {
+                page.last = page.entities.last().map(|entity| entity.key.clone());
+            }
+            Fault::DamagedRecordsAreNotNamed => page.damaged.clear(),
+            _ => {}
+        }
+        Ok(page)
+    }
+    fn conflict(&self, id: ConflictId) -> Result<Option<ConflictRecord>, StoreError> {
+        self.inner.conflict(id)
+    }
+    fn conflicts(&self, which: &ConflictQuery, limit: usize) -> Result<ConflictPage, StoreError> {
+        let mut which = which.clone();
+        match self.fault {
+            Fault::ConflictsBeforeIsIgnored => which.before = None,
+            Fault::ConflictsOfEveryRecord => which.entity = None,
+            Fault::SettledConflictsLookOpen => which.open_only = false,
+            _ => {}
+        }
+        let mut page = self.inner.conflicts(&which, limit)?;
+        match self.fault {
+            Fault::ConflictsOldestFirst => page.conflicts.reverse(),
+            Fault::DamagedConflictsAreNotNamed => page.damaged.clear(),
+            _ => {}
+        }
+        Ok(page)
+    }
+    fn pull_state(&self) -> Result<Option<PullState>, StoreError> {
+        let state = self.inner.pull_state()?;
+        let forgets = self.has(Fault::PullStateForgetsTheCursor);
+        Ok(state.map(|state| PullState { cursor: state.cursor.filter(|_| !forgets), ..state }))
+    }
+    fn quarantined(&self, limit: usize) -> Result<Vec<Quarantined>, StoreError> {
+        let mut records = self.inner.quarantined(limit)?;
+        match self.fault {
+            Fault::QuarantinedOldestFirst => records.reverse(),
+            Fault::QuarantinedForgetsTooMuch => records.truncate(100),
+            _ => {}
         }
         Ok(records)
     }
@@ -247,11 +361,51 @@ impl StoreTx for FaultyTx<'_> {
         if self.has(Fault::QuarantineDoesNothing) { Ok(()) } else { self.inner.quarantine(row) }
     }
     fn put_entity(&mut self, entity: &StoredEntity) -> Result<(), StoreError> {
-        let staged = entity.staged.clone().filter(|_| !self.has(Fault::StagedIsLost));
-        self.inner.put_entity(&StoredEntity { staged, ..entity.clone() })
+        let mut entity = entity.clone();
+        match self.fault {
+            Fault::StagedIsLost => entity.staged = None,
+            Fault::ReadingIsLost => entity.reading = 0,
+            Fault::ChangedAtIsLost => {
+                let lost = |staged| RemoteEntity { changed_at: None, ..staged };
+                entity.staged = entity.staged.map(lost);
+            }
+            _ => {}
+        }
+        self.inner.put_entity(&entity)
     }
     fn put_conflict(&mut self, conflict: &ConflictRecord) -> Result<(), StoreError> {
-        self.inner.put_conflict(conflict)
+        match (self.fault, self.inner.conflict(conflict.id)) {
+            (Fault::ConflictIsKeptOnce, Ok(Some(_))) => return Ok(()),
+            (Fault::ConflictMovesToTheEnd, Ok(Some(known))) if known.entity == conflict.entity => {
+                // Out of the way, then in again.
+                self.inner.put_conflict(&ConflictRecord { at: Timestamp(i64::MIN), ..settled(&known) })?;
+                self.inner.prune_conflicts(Timestamp(i64::MIN + 1), usize::MAX)?;
+            }
+            _ => {}
+        }
+        match self.inner.put_conflict(conflict) {
+            Err(StoreError::Misuse(_)) if self.has(Fault::ConflictMayMoveToAnotherRecord) => Ok(()),
+            outcome => outcome,
+        }
+    }
+    fn put_pull_state(&mut self, state: &PullState) -> Result<(), StoreError> {
+        if self.has(Fault::PullStateIsWrittenOnce) && self.inner.pull_state()?.is_some() {
+            return Ok(());
+        }
+        self.inner.put_pull_state(state)
+    }
+    fn put_quarantined(&mut self, record: &Quarantined) -> Result<(), StoreError> {
+        self.inner.put_quarantined(record)
+    }
+    fn prune_conflicts(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        if self.has(Fault::PruneTakesOpenConflicts) {
+            let open = ConflictQuery { open_only: true, ..ConflictQuery::default() };
+            for record in self.inner.conflicts(&open, usize::MAX)?.conflicts {
+                self.inner.put_conflict(&settled(&record))?;
+            }
+        }
+        let late = i64::from(self.has(Fault::PruneOfConflictsTakesTheBoundary));
+        self.inner.prune_conflicts(Timestamp(before.0.saturating_add(late)), limit)
     }
     fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         let late = i64::from(self.has(Fault::PruneTakesTheBoundary));
@@ -272,6 +426,12 @@ impl StoreTx for FaultyTx<'_> {
     fn commit(self: Box<Self>) -> Result<(), StoreError> {
         if self.has(Fault::CommitKeepsNothing) { Ok(()) } else { self.inner.commit() }
     }
+}
+
+fn settled(record: &ConflictRecord) -> ConflictRecord {
+    let (by, result) = (DecidedBy::Rule, Body::Deleted);
+    let end = Settled { by, at: record.at, result, sent_as: None, forked_to: None };
+    ConflictRecord { settled: Some(end), ..record.clone() }
 }
 
 #[test]

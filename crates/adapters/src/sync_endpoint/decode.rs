@@ -184,7 +184,7 @@ fn conflicting(task: &PushTask, verdict: Verdict<'_>) -> Option<RemoteEntity> {
     } else {
         Body::Live(Fields::parse(verdict.fields?.get()).ok()?)
     };
-    Some(RemoteEntity { key: task.entity.clone(), body, version: verdict.version.map(Version) })
+    Some(RemoteEntity::new(task.entity.clone(), body, verdict.version.map(Version)))
 }
 
 fn unknown(reason: &str) -> Outcome {
@@ -270,7 +270,7 @@ fn record(raw: &RawValue) -> Result<RemoteEntity, String> {
             }
         },
     };
-    Ok(RemoteEntity { key, body, version: Some(Version(record.version)) })
+    Ok(RemoteEntity::new(key, body, Some(Version(record.version))))
 }
 
 /// Reads a whole body as one JSON text.

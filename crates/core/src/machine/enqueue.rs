@@ -7,7 +7,7 @@ use super::Step;
 use crate::change::{Change, InvalidChange};
 use crate::coalesce::{Coalesced, Contradiction, admit, coalesce};
 use crate::entity::StoredEntity;
-use crate::event::Event;
+use crate::event::{Event, Origin};
 use crate::id::TaskId;
 use crate::patch;
 use crate::store::{StoreError, StoreTx};
@@ -77,7 +77,7 @@ impl Step {
             {
                 self.fold(tx, entity, task, change)
             }
-            tail => self.append(tx, entity, tail.is_some(), change),
+            tail => Ok(self.append(tx, entity, tail.is_some(), change)?),
         }
     }
 
@@ -107,12 +107,13 @@ impl Step {
         match coalesce(&task.intent, &change.intent)? {
             Coalesced::Annihilated => {
                 self.settle(tx, &task, Verdict::Annihilated, None)?;
-                self.lay_over(tx, &mut entity)?;
+                self.lay_over(tx, &mut entity, Origin::App)?;
                 tx.put_entity(&entity)?;
                 Ok(Receipt { task: Some(task.id), outcome: Enqueued::Annihilated })
             }
             Coalesced::Merged(intent) => {
-                entity.local = Some(patch::apply(&change.intent, entity.local.as_ref()));
+                let view = patch::apply(&change.intent, entity.local.as_ref());
+                self.show(&mut entity, view, Origin::App);
                 tx.put_entity(&entity)?;
                 task.intent = intent;
                 // Before the first attempt, with nothing under way before it, the base says what is still dirty.
@@ -126,7 +127,7 @@ impl Step {
                 if task.claim_at.is_some() {
                     task.claim_at = task.due();
                 }
-                task.changed_at = self.tick(tx)?;
+                task.changed_at = self.stamp(tx)?;
                 tx.put_task(&task)?;
                 self.emit(Event::Coalesced { task: task.id });
                 Ok(Receipt { task: Some(task.id), outcome: Enqueued::Coalesced })
@@ -135,24 +136,25 @@ impl Step {
     }
 
     /// Makes a new task for the change.
-    fn append(
+    pub(super) fn append(
         &mut self,
         tx: &mut dyn StoreTx,
         mut entity: StoredEntity,
         waits_for_entity: bool,
         change: Change,
-    ) -> Result<Receipt, EnqueueError> {
+    ) -> Result<Receipt, StoreError> {
         let clean = !waits_for_entity && patch::dirty_part(&change.intent, entity.base.as_ref()).is_none();
         if clean && entity.staged.is_none() {
             return Ok(Receipt { task: None, outcome: Enqueued::NoChange });
         }
         entity.generation += 1;
-        entity.local = Some(patch::apply(&change.intent, entity.local.as_ref()));
+        let view = patch::apply(&change.intent, entity.local.as_ref());
+        self.show(&mut entity, view, Origin::App);
         let waits_for_lane = match &change.options.lane {
             Some(lane) => tx.next_of_lane(lane, 0)?.is_some(),
             None => false,
         };
-        let changed_at = self.tick(tx)?;
+        let changed_at = self.stamp(tx)?;
         let client_id = self.replica(tx)?.client_id;
         let mut task = Task {
             id: TaskId::derive(client_id, &entity.key, entity.generation),

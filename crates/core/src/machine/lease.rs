@@ -96,6 +96,9 @@ impl Step {
         }
         self.state.lease = None;
         self.state.halves.clear();
+        for call in self.state.pull.abandon() {
+            self.effects.push(Effect::Cancel(call));
+        }
         self.emit(Event::LeaseLost);
         Ok(false)
     }
@@ -127,6 +130,8 @@ impl Step {
         }
         self.state.calls.clear();
         self.state.halves.clear();
+        let reads = self.state.pull.abandon();
+        self.effects.extend(reads.into_iter().map(Effect::Cancel));
         self.effects.extend(calls.into_iter().map(Effect::Cancel));
         Ok(())
     }

@@ -8,8 +8,8 @@
 use super::{Effect, Gate, Sent, Step};
 use crate::adapter::{Applied, CallContext, EffectClass, Outcome, PushBatch, PushReply, PushTask, Rejection};
 use crate::change::Operation;
-use crate::entity::Base;
-use crate::event::Event;
+use crate::entity::RemoteEntity;
+use crate::event::{Event, Origin};
 use crate::failure::{Delivery, Failure, FailureKind};
 use crate::id::{CallId, Fingerprint, IdempotencyKey, TaskId, Version};
 use crate::patch;
@@ -65,7 +65,7 @@ impl Step {
     /// Fills the free calls with batches of what may be sent now: highest priority first, then oldest, one task per
     /// lane, within the limits of count and bytes.
     pub(super) fn plan(&mut self, tx: &mut dyn StoreTx) -> Result<(), StoreError> {
-        while self.session_is_sending() && self.may_send() && matches!(self.state.gate, Gate::Open) {
+        while self.session_pushes() && self.may_send() && matches!(self.state.gate, Gate::Open) {
             if !self.still_leads(tx)? {
                 return Ok(());
             }
@@ -163,8 +163,7 @@ impl Step {
 
     /// Records the call and hands it out.
     fn call(&mut self, tx: &mut dyn StoreTx, tasks: Vec<PushTask>) -> Result<(), StoreError> {
-        let call = CallId(self.state.next_call);
-        self.state.next_call += 1;
+        let call = self.new_call();
         let sent = tasks.iter().map(|task| Sent {
             task: task.task_id,
             key: task.key,
@@ -177,16 +176,29 @@ impl Step {
             report.requests += 1;
             report.bytes += bytes as u64;
         });
-        let timeout = self.config.push.call_timeout;
+        let context = self.call_context(tx, self.config.push.call_timeout)?;
+        self.effects.push(Effect::Push { context, batch: PushBatch { call, tasks } });
+        Ok(())
+    }
+
+    pub(super) fn new_call(&mut self) -> CallId {
+        let call = CallId(self.state.next_call);
+        self.state.next_call += 1;
+        call
+    }
+
+    pub(super) fn call_context(
+        &mut self,
+        tx: &dyn StoreTx,
+        timeout: Duration,
+    ) -> Result<CallContext, StoreError> {
         let replica = self.replica(tx)?;
-        let context = CallContext {
+        Ok(CallContext {
             client_id: replica.client_id,
             client_epoch: replica.client_epoch,
             server_id: replica.server_id.clone(),
             timeout,
-        };
-        self.effects.push(Effect::Push { context, batch: PushBatch { call, tasks } });
-        Ok(())
+        })
     }
 
     /// Acts on the answer to a call. An answer to a call that is no longer known, or that comes after another holder
@@ -233,6 +245,9 @@ impl Step {
                 }
             }
         }
+        if let Some(time) = reply.server_time {
+            self.hear_time(tx, time)?;
+        }
         self.state.failures = 0;
         self.state.refreshed = false;
         let most = self.config.push.batch_tasks.min(self.capabilities.batch_tasks).max(1);
@@ -259,11 +274,28 @@ impl Step {
         if task.frozen.as_ref().is_none_or(|frozen| frozen.key != sent.key) {
             return Ok(());
         }
+        let conflict = self.config.conflicts.detector.0.detect(&task, outcome);
+        match (outcome, conflict) {
+            (_, Some(conflict)) if leads => self.conflicted(tx, task, conflict.remote),
+            (_, Some(_)) => Ok(()),
+            (Outcome::Applied(applied), None) => self.applied(tx, task, Verdict::Applied, applied),
+            (Outcome::Duplicate(applied), None) => self.applied(tx, task, Verdict::Duplicate, applied),
+            (other, None) if leads => self.refused_or_open(tx, task, other),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Acts on an outcome that is neither an effect nor a conflict.
+    fn refused_or_open(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        task: Task,
+        outcome: &Outcome,
+    ) -> Result<(), StoreError> {
         match outcome {
-            Outcome::Applied(applied) => self.applied(tx, task, Verdict::Applied, applied),
-            Outcome::Duplicate(applied) => self.applied(tx, task, Verdict::Duplicate, applied),
-            _ if !leads => Ok(()),
-            Outcome::Conflict { remote } => self.conflicted(tx, task, remote.as_ref()),
+            Outcome::Applied(_) | Outcome::Duplicate(_) => Ok(()),
+            // The detector says that this one is none: whoever sees it so must say what it is instead.
+            Outcome::Conflict { remote } => self.conflicted(tx, task, remote.clone()),
             Outcome::Rejected(Rejection { code, message }) => {
                 let note = self.note(FailureKind::Rejected, Some(code.clone()), message);
                 self.bury(tx, task, note)
@@ -294,22 +326,27 @@ impl Step {
                 known.0.insert(name.clone(), value.clone());
             }
         }
+        let mut later: Option<RemoteEntity> = None;
         if let Some(staged) = entity.staged.take() {
             // With an expected version the effect followed that state directly, so a staged state that is neither the
             // expected one nor the effect's own came after it. Otherwise order is unknown; the feed will tell again.
             let expected = task.frozen.as_ref().and_then(|frozen| frozen.base_version.as_ref());
             let stale = staged.version.is_some()
                 && (staged.version.as_ref() == expected || staged.version == applied.version);
-            if !stale {
-                base = Base { body: staged.body, version: staged.version, complete: true };
-                local_moves = true;
-            }
+            later = (!stale).then_some(staged);
         }
+        self.base_moves(tx, &mut entity)?;
         let version = base.version.clone();
-        entity.base = Some(base);
-        self.settle(tx, &task, verdict, version)?;
-        if local_moves {
-            self.lay_over(tx, &mut entity)?;
+        entity.base = Some(base.clone());
+        let next = self.settle(tx, &task, verdict, version)?;
+        // A conflict that waits behind it is looked at anew: what it is laid over has moved.
+        if later.is_none() && next.is_some_and(|next| next.state == TaskState::Conflict) {
+            later = Some(RemoteEntity::new(task.entity.clone(), base.body, base.version));
+        }
+        match later {
+            Some(later) => self.rebase_queue(tx, &mut entity, later)?,
+            None if local_moves => self.lay_over(tx, &mut entity, Origin::Backend)?,
+            None => {}
         }
         tx.put_entity(&entity)
     }
@@ -339,9 +376,7 @@ impl Step {
                 self.put_all_off(tx, sent, failure, true)
             }
             Kind::RateLimited => {
-                self.state.failures = self.state.failures.saturating_add(1);
-                let wait = self.call_backoff(Jitter::Equal, failure.retry_after);
-                self.close_gate(failure.kind, failure.message.clone(), wait);
+                self.slow_down(failure);
                 self.put_all_off(tx, sent, failure, false)
             }
             Kind::Unreachable | Kind::Intercepted => {
@@ -351,31 +386,41 @@ impl Step {
                 self.put_all_off(tx, sent, failure, false)
             }
             Kind::Unauthenticated => {
-                if !matches!(self.state.gate, Gate::NeedsCredentials { .. }) {
-                    let refreshing = !core::mem::replace(&mut self.state.refreshed, true);
-                    self.state.gate = Gate::NeedsCredentials { message: failure.message.clone(), refreshing };
-                    if refreshing {
-                        self.effects.push(Effect::RefreshCredentials);
-                    }
-                    self.emit(Event::GateClosed {
-                        why: failure.kind,
-                        message: failure.message.clone(),
-                        wait: None,
-                    });
-                }
+                self.ask_for_credentials(failure);
                 self.put_all_off(tx, sent, failure, false)
             }
             Kind::ServerChanged | Kind::ClientUnknown | Kind::ClientSuperseded | Kind::Unsupported => {
-                self.state.gate = Gate::Stopped { why: failure.kind, message: failure.message.clone() };
-                self.emit(Event::GateClosed {
-                    why: failure.kind,
-                    message: failure.message.clone(),
-                    wait: None,
-                });
+                self.stop_gate(failure);
                 self.put_all_off(tx, sent, failure, false)
             }
             Kind::Cancelled => self.put_all_off(tx, sent, failure, false),
         }
+    }
+
+    /// Nothing is sent or read until credentials are good again; fresh ones are asked for once.
+    pub(super) fn ask_for_credentials(&mut self, failure: &Failure) {
+        if matches!(self.state.gate, Gate::NeedsCredentials { .. }) {
+            return;
+        }
+        let refreshing = !core::mem::replace(&mut self.state.refreshed, true);
+        self.state.gate = Gate::NeedsCredentials { message: failure.message.clone(), refreshing };
+        if refreshing {
+            self.effects.push(Effect::RefreshCredentials);
+        }
+        self.emit(Event::GateClosed { why: failure.kind, message: failure.message.clone(), wait: None });
+    }
+
+    /// Nothing is sent or read until the app says so.
+    pub(super) fn stop_gate(&mut self, failure: &Failure) {
+        self.state.gate = Gate::Stopped { why: failure.kind, message: failure.message.clone() };
+        self.emit(Event::GateClosed { why: failure.kind, message: failure.message.clone(), wait: None });
+    }
+
+    /// The backend asked for calm: everything waits.
+    pub(super) fn slow_down(&mut self, failure: &Failure) {
+        self.state.failures = self.state.failures.saturating_add(1);
+        let wait = self.call_backoff(Jitter::Equal, failure.retry_after);
+        self.close_gate(failure.kind, failure.message.clone(), wait);
     }
 
     /// The wait of the whole adapter after `failures` calls that failed in a row.
@@ -497,6 +542,6 @@ impl Step {
         tx.put_task(&task)?;
         self.count(|report| report.retries += 1);
         self.emit(Event::RetryScheduled { task: task.id, kind, wait });
-        Ok(())
+        if task.frozen.is_none() { self.take_staged(tx, &task.entity) } else { Ok(()) }
     }
 }

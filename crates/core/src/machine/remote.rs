@@ -1,26 +1,85 @@
-//! A remote state comes in: it becomes the base, and pending edits are laid over it again (G6).
+//! A remote state of a record comes in: it becomes the base, and what is queued is laid over it (G6).
 //!
 //! While the fate of a task of the record is open, the state is staged: merging earlier would make the client conflict
-//! with itself, because the remote state may already hold the task's effect. Tests: the simulator.
+//! with itself, because the remote state may already hold the task's effect. Tests: the simulator, `tests/machine.rs`.
 
 use super::Step;
-use crate::entity::{Base, RemoteEntity};
+use crate::entity::{Base, RemoteEntity, StoredEntity};
+use crate::event::Origin;
+use crate::id::EntityKey;
 use crate::store::{StoreError, StoreTx};
+use crate::task::{Task, TaskState};
 
 impl Step {
-    /// Takes in what the backend has of one record.
+    /// Takes in what the backend has of one record now, wherever it was heard of.
     ///
     /// # Errors
     /// When the store cannot be read or written.
     pub fn remote_changed(&mut self, tx: &mut dyn StoreTx, remote: RemoteEntity) -> Result<(), StoreError> {
-        let mut entity = self.entity(tx, &remote.key)?;
-        let first = tx.next_of_entity(&remote.key, 0)?;
-        if first.is_some_and(|task| task.frozen.is_some()) {
-            entity.staged = Some(remote);
-        } else {
+        self.take_in(tx, remote, None)
+    }
+
+    /// Likewise, from a reading of the feed that marks it like this.
+    pub(super) fn take_in(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        remote: RemoteEntity,
+        reading: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let known = self.known_entity(tx, &remote.key)?;
+        let is_new = known.is_none();
+        let mut entity = known.unwrap_or_else(|| StoredEntity::unknown(remote.key.clone()));
+        let news = is_news(&entity, &remote);
+        let first_time = reading.is_some_and(|reading| entity.reading != reading);
+        if !news && !first_time {
+            return Ok(());
+        }
+        match reading {
+            Some(reading) => entity.reading = reading,
+            // Heard of elsewhere: a page that is under way may be older.
+            None => self.base_moves(tx, &mut entity)?,
+        }
+        if completes_base(&entity, &remote) {
             entity.base = Some(Base { body: remote.body, version: remote.version, complete: true });
-            self.lay_over(tx, &mut entity)?;
+            self.lay_over(tx, &mut entity, Origin::Backend)?;
+        } else if news {
+            let first = if is_new { None } else { self.readable(tx.next_of_entity(&remote.key, 0))? };
+            match first {
+                Some(task) if fate_is_open(&task) => entity.staged = Some(remote),
+                Some(_) => self.rebase_queue(tx, &mut entity, remote)?,
+                None => {
+                    let view = remote.body.clone();
+                    entity.base = Some(Base { body: remote.body, version: remote.version, complete: true });
+                    entity.staged = None;
+                    self.show(&mut entity, view, Origin::Backend);
+                }
+            }
         }
         tx.put_entity(&entity)
     }
+
+    /// The first task of the record is no longer of open fate: a state that was staged for its sake is taken in.
+    pub(super) fn take_staged(&mut self, tx: &mut dyn StoreTx, key: &EntityKey) -> Result<(), StoreError> {
+        let mut entity = self.entity(tx, key)?;
+        let Some(staged) = entity.staged.take() else { return Ok(()) };
+        self.rebase_queue(tx, &mut entity, staged)?;
+        tx.put_entity(&entity)
+    }
+}
+
+/// Whether the state is another than the one already taken in: what we sent comes back to us, and pages come twice.
+fn is_news(entity: &StoredEntity, remote: &RemoteEntity) -> bool {
+    let known = entity.base.as_ref().filter(|base| base.complete && base.version.is_some());
+    known.is_none_or(|base| base.version != remote.version)
+}
+
+/// Whether the state is the very one that the base is of, of which only some fields were known: nothing has moved.
+fn completes_base(entity: &StoredEntity, remote: &RemoteEntity) -> bool {
+    let part = entity.base.as_ref().filter(|base| !base.complete && base.version.is_some());
+    part.is_some_and(|base| base.version == remote.version)
+}
+
+/// Whether the backend may hold the effect of what the task sent. A dead letter keeps its place and is never merged.
+fn fate_is_open(task: &Task) -> bool {
+    task.frozen.is_some() && task.state != TaskState::Conflict
 }

@@ -4,7 +4,7 @@
 //! and in `tests/merge_laws.rs`.
 
 use super::rule::{FieldRule, escape};
-use crate::value::Value;
+use crate::value::{Fields, Value};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -110,8 +110,8 @@ pub struct Path(pub Vec<Step>);
 pub enum Step {
     /// Into the field of this name.
     Field(String),
-    /// Into the item of a keyed list whose key this is.
-    Item(Value),
+    /// Into the item of a keyed list whose field of this name has this value.
+    Item(String, Value),
 }
 
 /// What a resolver is asked to decide.
@@ -137,6 +137,62 @@ impl Path {
             _ => None,
         }
     }
+
+    /// What a record has there.
+    pub fn value<'a>(&self, record: &'a Fields) -> Option<&'a Value> {
+        let (first, rest) = self.0.split_first()?;
+        let Step::Field(name) = first else { return None };
+        rest.iter().try_fold(record.value(name)?, |inside, step| match (inside, step) {
+            (Value::Object(fields), Step::Field(name)) => fields.value(name),
+            (Value::List(items), Step::Item(key, value)) => {
+                items.iter().find(|item| is_item(item, key, value))
+            }
+            _ => None,
+        })
+    }
+
+    /// Puts a value there, or takes it away; `false` when the record has no such place.
+    pub fn put(&self, record: &mut Fields, value: Option<Value>) -> bool {
+        let Some((Step::Field(name), rest)) = self.0.split_first() else { return false };
+        put_field(record, name, rest, value)
+    }
+}
+
+fn put_field(fields: &mut Fields, name: &str, rest: &[Step], value: Option<Value>) -> bool {
+    match (rest.split_first(), value) {
+        (None, Some(value)) => fields.set(name, value),
+        (None, None) => drop(fields.0.remove(name)),
+        (Some((step, deeper)), value) => {
+            let Some(inside) = fields.0.get_mut(name) else { return false };
+            return put_inside(inside, step, deeper, value);
+        }
+    }
+    true
+}
+
+fn put_inside(inside: &mut Value, step: &Step, rest: &[Step], value: Option<Value>) -> bool {
+    match (inside, step) {
+        (Value::Object(fields), Step::Field(name)) => put_field(fields, name, rest, value),
+        (Value::List(items), Step::Item(key, wanted)) => {
+            let at = items.iter().position(|item| is_item(item, key, wanted));
+            match (rest.split_first(), value, at) {
+                (None, Some(value), Some(at)) => items[at] = value,
+                (None, Some(value), None) => items.push(value),
+                (None, None, Some(at)) => drop(items.remove(at)),
+                (None, None, None) => {}
+                (Some((step, deeper)), value, Some(at)) => {
+                    return put_inside(&mut items[at], step, deeper, value);
+                }
+                (Some(_), _, None) => return false,
+            }
+            true
+        }
+        _ => false,
+    }
+}
+
+fn is_item(item: &Value, key: &str, value: &Value) -> bool {
+    matches!(item, Value::Object(fields) if fields.value(key) == Some(value))
 }
 
 impl fmt::Display for Path {
@@ -145,7 +201,7 @@ impl fmt::Display for Path {
             match step {
                 Step::Field(name) if at == 0 => f.write_str(&escape(name))?,
                 Step::Field(name) => write!(f, ".{}", escape(name))?,
-                Step::Item(key) => write!(f, "[{key:?}]")?,
+                Step::Item(_, key) => write!(f, "[{key:?}]")?,
             }
         }
         Ok(())
@@ -208,8 +264,23 @@ mod tests {
     use alloc::vec;
 
     #[test]
+    fn a_path_leads_to_the_same_place_for_reading_and_writing() {
+        let mut record = Fields::parse(r#"{"a":{"b":1},"list":[{"id":7,"c":2},{"id":8,"c":3}]}"#).unwrap();
+        let field = |name: &str| Step::Field(name.into());
+        let in_list = Path(vec![field("list"), Step::Item("id".into(), 8.into()), field("c")]);
+        let in_object = Path(vec![field("a"), field("b")]);
+        assert_eq!(in_list.value(&record), Some(&3.into()));
+        assert!(in_list.put(&mut record, Some(9.into())) && in_object.put(&mut record, None));
+        assert!(Path(vec![field("list"), Step::Item("id".into(), 7.into())]).put(&mut record, None));
+        assert_eq!(record.to_json(), r#"{"a":{},"list":[{"c":9,"id":8}]}"#);
+        assert!(!Path(vec![field("gone"), field("x")]).put(&mut record, Some(1.into())));
+        assert!(!Path::default().put(&mut record, None));
+    }
+
+    #[test]
     fn a_conflict_is_kept_exactly_with_null_and_absent_apart() {
-        let path = Path(vec![Step::Field("a.b".into()), Step::Item(7.into()), Step::Field("c".into())]);
+        let path =
+            Path(vec![Step::Field("a.b".into()), Step::Item("id".into(), 7.into()), Step::Field("c".into())]);
         assert_eq!(path.to_string(), "a\\.b[7].c");
         for (local, remote) in [(None, Some(Value::Null)), (Some(Value::Null), None), (Some(1.into()), None)]
         {

@@ -62,6 +62,7 @@ fn distinct(list: &[Value]) -> BTreeSet<Ordered<'_>> {
 
 /// Three lists of objects, by key.
 pub(super) struct Keyed<'a> {
+    key: &'a str,
     base: Option<ByKey<'a>>,
     local: ByKey<'a>,
     remote: ByKey<'a>,
@@ -77,7 +78,7 @@ impl<'a> Keyed<'a> {
         base: BaseValue<&'a Value>,
         local: &'a Value,
         remote: &'a Value,
-        key: &str,
+        key: &'a str,
     ) -> Result<Self, Misfit> {
         let before = match base {
             BaseValue::Unknown => None,
@@ -86,7 +87,12 @@ impl<'a> Keyed<'a> {
         let (local, local_order) = by_key(items(local)?, key)?;
         let (remote, mut order) = by_key(items(remote)?, key)?;
         order.extend(local_order.into_iter().filter(|key| !remote.contains_key(key)));
-        Ok(Self { base: before, local, remote, order })
+        Ok(Self { key, base: before, local, remote, order })
+    }
+
+    /// The field by which items are told apart.
+    pub(super) fn key(&self) -> &'a str {
+        self.key
     }
 
     /// Every item that a side has, with its key.

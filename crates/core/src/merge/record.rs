@@ -62,7 +62,7 @@ impl RecordDecision {
 ///
 /// | local | remote | decision |
 /// |---|---|---|
-/// | as the base, or as the remote | anything | [`RecordDecision::TakeRemote`] |
+/// | as the base, or as the remote (with a counter declared: only as the base) | anything | [`RecordDecision::TakeRemote`] |
 /// | changed | as the base | [`RecordDecision::KeepLocal`] |
 /// | edited | edited | [`RecordDecision::MergeFields`] |
 /// | edited | deleted | [`RecordDecision::EditedHereDeletedThere`] |
@@ -80,9 +80,11 @@ pub fn record(
     let is_base = |body: &Body| base.is_some_and(|base| base.body == *body);
     let base_is_whole = base.is_some_and(|base| base.complete || base.body == Body::Deleted);
     match (local, remote) {
-        (local, remote) if local == remote => RecordDecision::TakeRemote,
         (local, _) if is_base(local) && base_is_whole => RecordDecision::TakeRemote,
         (_, remote) if is_base(remote) && base_is_whole => RecordDecision::KeepLocal,
+        // Two sides that counted to the same number have counted twice: only the fields can say.
+        (Body::Live(_), Body::Live(_)) if rules.counts() => RecordDecision::MergeFields,
+        (local, remote) if local == remote => RecordDecision::TakeRemote,
         (Body::Live(_), Body::Live(_)) => RecordDecision::MergeFields,
         (Body::Live(_), Body::Deleted) if is_base(local) => RecordDecision::TakeRemote,
         (Body::Live(_), Body::Deleted) => {

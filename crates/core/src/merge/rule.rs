@@ -405,6 +405,11 @@ impl FieldPath {
         self
     }
 
+    /// The names from the outside in.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.parents.iter().chain([&self.name]).map(String::as_str)
+    }
+
     /// Reads names with dots between them. The items of a keyed list are left out: `items.quantity`.
     ///
     /// # Errors
@@ -560,8 +565,23 @@ impl Group {
 
 impl RulesOf<'_> {
     /// The answer of the resolver of that name; `None` when there is none.
-    pub(super) fn resolve(&self, name: &str, dispute: &Dispute<'_>) -> Option<Answer> {
+    pub(crate) fn resolve(&self, name: &str, dispute: &Dispute<'_>) -> Option<Answer> {
         self.resolvers.get(name).map(|resolver| (resolver.0)(dispute))
+    }
+
+    /// The word of what decides when one side deleted what the other edited: the policy, or else the strategy.
+    pub(crate) fn word_for_deletes(&self) -> String {
+        self.deletes.map_or_else(|| self.strategy.to_string(), |policy| policy.to_string())
+    }
+
+    /// Why the validator refuses a record, if it does.
+    pub(crate) fn refuses(&self, fields: &Fields) -> Option<String> {
+        self.validator.and_then(|validator| validator.judge(fields))
+    }
+
+    /// Whether any field is declared to count.
+    pub(super) fn counts(&self) -> bool {
+        self.fields.has_counter()
     }
 
     /// The strategy in force.

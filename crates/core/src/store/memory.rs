@@ -5,11 +5,12 @@
 //! nothing and knows no file. Tests: `tests/memory_store.rs` of `landfall-testkit`, which runs the public store suite.
 
 use super::{
-    ConflictRecord, Counts, DamagedRow, Lease, Page, Replica, Savepoint, Store, StoreError, StoreRead,
-    StoreTx,
+    ConflictPage, ConflictQuery, Counts, DamagedRow, EntityPage, Lease, Page, PullState, QUARANTINE_MAX,
+    Quarantined, Replica, Savepoint, Store, StoreError, StoreRead, StoreTx,
 };
+use crate::conflict::ConflictRecord;
 use crate::entity::StoredEntity;
-use crate::id::{EntityKey, TaskId};
+use crate::id::{ConflictId, EntityKey, TaskId};
 use crate::task::{JournalEntry, StateKind, Task};
 use crate::time::Timestamp;
 use alloc::boxed::Box;
@@ -19,7 +20,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::fmt;
-use core::ops::Bound::{Excluded, Unbounded};
+use core::ops::Bound::{Excluded, Included, Unbounded};
 
 /// Keeps the queue in memory. A clone is a copy that goes its own way.
 ///
@@ -49,6 +50,14 @@ impl MemoryStore {
     /// Likewise the row of what is known of a record.
     pub fn damage_entity(&mut self, key: &EntityKey) -> bool {
         let Some(row) = self.state.entities.get_mut(key) else { return false };
+        row.damaged = true;
+        true
+    }
+
+    /// Likewise the row of a conflict.
+    pub fn damage_conflict(&mut self, id: ConflictId) -> bool {
+        let place = self.state.conflict_ids.get(&id);
+        let Some(row) = place.and_then(|place| self.state.conflicts.get_mut(place)) else { return false };
         row.damaged = true;
         true
     }
@@ -98,6 +107,19 @@ struct EntityRow {
     damaged: bool,
 }
 
+/// A conflict, unless the row is damaged.
+#[derive(Clone)]
+struct ConflictRow {
+    record: ConflictRecord,
+    damaged: bool,
+}
+
+impl ConflictRow {
+    fn damage(&self) -> String {
+        format!("the conflict {}", self.record.id)
+    }
+}
+
 /// Everything, with the indexes that make each question cheap.
 #[derive(Clone, Default)]
 struct State {
@@ -114,8 +136,12 @@ struct State {
     entities: BTreeMap<EntityKey, EntityRow>,
     journal: BTreeMap<TaskId, JournalEntry>,
     journal_by_time: BTreeSet<(Timestamp, TaskId)>,
-    conflicts: Vec<ConflictRecord>,
-    conflicts_of: BTreeMap<EntityKey, Vec<usize>>,
+    /// In the order in which they were kept.
+    conflicts: BTreeMap<u64, ConflictRow>,
+    conflict_ids: BTreeMap<ConflictId, u64>,
+    conflicts_of: BTreeMap<EntityKey, BTreeSet<u64>>,
+    pull: Option<PullState>,
+    quarantined: Vec<Quarantined>,
 }
 
 impl State {
@@ -184,6 +210,24 @@ impl State {
         self.journal_by_time.extend(at.map(|at| (at, id)));
         old
     }
+
+    /// Writes the conflict at `place` or takes it away. It must be of the record that the one before it was of.
+    fn set_conflict(&mut self, place: u64, row: Option<ConflictRow>) -> Option<ConflictRow> {
+        if let Some(ConflictRow { record, .. }) = &row {
+            self.conflict_ids.insert(record.id, place);
+            add(&mut self.conflicts_of, &record.entity, place);
+        }
+        let gone = row.is_none();
+        let old = match row {
+            Some(row) => self.conflicts.insert(place, row),
+            None => self.conflicts.remove(&place),
+        };
+        if let Some(ConflictRow { record, .. }) = old.as_ref().filter(|_| gone) {
+            self.conflict_ids.remove(&record.id);
+            take(&mut self.conflicts_of, &record.entity, place);
+        }
+        old
+    }
 }
 
 fn add<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, seq: u64) {
@@ -219,7 +263,9 @@ enum Undo {
     TaskRemoved(Box<Row>),
     Entity(EntityKey, Option<EntityRow>),
     Journal(TaskId, Option<JournalEntry>),
-    ConflictAdded,
+    Conflict(u64, Option<Box<ConflictRow>>),
+    Pull(Option<PullState>),
+    Quarantined(Vec<Quarantined>),
 }
 
 struct MemoryTx<'s> {
@@ -255,11 +301,9 @@ impl MemoryTx<'_> {
                 Undo::Entity(key, Some(old)) => drop(self.state.entities.insert(key, old)),
                 Undo::Entity(key, None) => drop(self.state.entities.remove(&key)),
                 Undo::Journal(id, old) => drop(self.state.set_journal(id, old)),
-                Undo::ConflictAdded => {
-                    if let Some(conflict) = self.state.conflicts.pop() {
-                        self.state.conflicts_of.get_mut(&conflict.entity).and_then(Vec::pop);
-                    }
-                }
+                Undo::Conflict(place, old) => drop(self.state.set_conflict(place, old.map(|old| *old))),
+                Undo::Pull(old) => self.state.pull = old,
+                Undo::Quarantined(old) => self.state.quarantined = old,
             }
         }
     }
@@ -363,19 +407,80 @@ impl StoreRead for MemoryTx<'_> {
         }
     }
 
+    fn entities_after(
+        &self,
+        entity_type: Option<&str>,
+        after: Option<&EntityKey>,
+        limit: usize,
+    ) -> Result<EntityPage, StoreError> {
+        let first = entity_type.map(|kind| EntityKey::new(kind, ""));
+        let from = match (after, &first) {
+            (Some(after), Some(first)) if after < first => Included(first),
+            (Some(after), _) => Excluded(after),
+            (None, Some(first)) => Included(first),
+            (None, None) => Unbounded,
+        };
+        let rows = self.state.entities.range((from, Unbounded));
+        let wanted = |key: &EntityKey| entity_type.is_none_or(|kind| key.entity_type == kind);
+        let mut page = EntityPage::default();
+        for (key, row) in rows.take_while(|(key, _)| wanted(key)).take(limit) {
+            if row.damaged {
+                page.damaged.push(format!("what is known of {key}"));
+            } else {
+                page.entities.push(row.entity.clone());
+            }
+            page.last = Some(key.clone());
+        }
+        Ok(page)
+    }
+
     fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError> {
         Ok(self.state.journal.get(&id).cloned())
     }
 
-    fn conflicts(&self, entity: Option<&EntityKey>, limit: usize) -> Result<Vec<ConflictRecord>, StoreError> {
-        let all = &self.state.conflicts;
-        Ok(match entity {
-            None => all.iter().rev().take(limit).cloned().collect(),
+    fn conflict(&self, id: ConflictId) -> Result<Option<ConflictRecord>, StoreError> {
+        let place = self.state.conflict_ids.get(&id);
+        match place.and_then(|place| self.state.conflicts.get(place)) {
+            Some(row) if row.damaged => Err(StoreError::Damaged(row.damage())),
+            row => Ok(row.map(|row| row.record.clone())),
+        }
+    }
+
+    fn conflicts(&self, which: &ConflictQuery, limit: usize) -> Result<ConflictPage, StoreError> {
+        let end = match which.before {
+            None => u64::MAX,
+            Some(before) => match self.state.conflict_ids.get(&before) {
+                Some(place) => *place,
+                None => return Ok(ConflictPage::default()),
+            },
+        };
+        let rows: Box<dyn Iterator<Item = &ConflictRow> + '_> = match &which.entity {
+            None => Box::new(self.state.conflicts.range(..end).rev().map(|(_, row)| row)),
             Some(key) => {
-                let places = self.state.conflicts_of.get(key).into_iter().flatten();
-                places.rev().take(limit).filter_map(|place| all.get(*place)).cloned().collect()
+                let places = self.state.conflicts_of.get(key).map(|places| places.range(..end).rev());
+                Box::new(places.into_iter().flatten().filter_map(|place| self.state.conflicts.get(place)))
             }
-        })
+        };
+        let mut page = ConflictPage::default();
+        for row in rows.filter(|row| !which.open_only || row.record.is_open()) {
+            if page.conflicts.len() >= limit {
+                break;
+            }
+            if row.damaged {
+                page.damaged.push(row.damage());
+            } else {
+                page.conflicts.push(row.record.clone());
+            }
+        }
+        Ok(page)
+    }
+
+    fn pull_state(&self) -> Result<Option<PullState>, StoreError> {
+        Ok(self.state.pull.clone())
+    }
+
+    fn quarantined(&self, limit: usize) -> Result<Vec<Quarantined>, StoreError> {
+        Ok(self.state.quarantined.iter().rev().take(limit).cloned().collect())
     }
 }
 
@@ -449,11 +554,43 @@ impl StoreTx for MemoryTx<'_> {
         if conflict.remote.as_ref().is_some_and(|remote| remote.key != conflict.entity) {
             return Err(StoreError::Misuse("the remote state is that of another record".to_string()));
         }
-        let place = self.state.conflicts.len();
-        self.state.conflicts_of.entry(conflict.entity.clone()).or_default().push(place);
-        self.state.conflicts.push(conflict.clone());
-        self.undo.push(Undo::ConflictAdded);
+        let known = self.state.conflict_ids.get(&conflict.id).copied();
+        let old = known.and_then(|place| self.state.conflicts.get(&place));
+        if old.is_some_and(|old| old.record.entity != conflict.entity) {
+            return Err(StoreError::Misuse("a conflict does not move to another record".to_string()));
+        }
+        let next = || self.state.conflicts.last_key_value().map_or(0, |(place, _)| place + 1);
+        let place = known.unwrap_or_else(next);
+        let row = ConflictRow { record: conflict.clone(), damaged: false };
+        let old = self.state.set_conflict(place, Some(row));
+        self.undo.push(Undo::Conflict(place, old.map(Box::new)));
         Ok(())
+    }
+
+    fn put_pull_state(&mut self, state: &PullState) -> Result<(), StoreError> {
+        let old = self.state.pull.replace(state.clone());
+        self.undo.push(Undo::Pull(old));
+        Ok(())
+    }
+
+    fn put_quarantined(&mut self, record: &Quarantined) -> Result<(), StoreError> {
+        self.undo.push(Undo::Quarantined(self.state.quarantined.clone()));
+        self.state.quarantined.push(record.clone());
+        let over = self.state.quarantined.len().saturating_sub(QUARANTINE_MAX);
+        self.state.quarantined.drain(..over);
+        Ok(())
+    }
+
+    fn prune_conflicts(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        // Of a damaged row nobody knows whether it is settled.
+        let may_go = |row: &ConflictRow| !row.damaged && !row.record.is_open() && row.record.at < before;
+        let old = self.state.conflicts.iter().filter(|(_, row)| may_go(row));
+        let old: Vec<u64> = old.map(|(place, _)| *place).take(limit).collect();
+        for place in &old {
+            let gone = self.state.set_conflict(*place, None);
+            self.undo.push(Undo::Conflict(*place, gone.map(Box::new)));
+        }
+        Ok(old.len())
     }
 
     fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {

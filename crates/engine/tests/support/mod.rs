@@ -1,7 +1,9 @@
 //! An adapter that answers as it is told, and a store that fails when it is told.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use landfall_core::adapter::{
-    Adapter, Applied, BoxFuture, CallContext, Capabilities, EffectClass, Outcome, PushBatch, PushReply,
+    Adapter, Applied, BoxFuture, CallContext, Capabilities, EffectClass, Outcome, PullPage, PullRequest,
+    PushBatch, PushReply,
 };
 use landfall_core::change::Change;
 use landfall_core::config::Config;
@@ -18,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 type Script = dyn Fn(usize, &PushBatch) -> Result<PushReply, Failure> + Send + Sync;
+type Feed = dyn Fn(&PullRequest) -> Result<PullPage, Failure> + Send + Sync;
 
 /// Every task of the batch took effect.
 pub(crate) fn apply(batch: &PushBatch) -> Result<PushReply, Failure> {
@@ -29,6 +32,7 @@ pub(crate) fn apply(batch: &PushBatch) -> Result<PushReply, Failure> {
 #[derive(Clone)]
 pub(crate) struct Scripted {
     script: Arc<Script>,
+    feed: Option<Arc<Feed>>,
     sent: Arc<Mutex<Vec<PushBatch>>>,
     keys: Arc<Mutex<BTreeSet<IdempotencyKey>>>,
     refresh: bool,
@@ -46,11 +50,21 @@ impl Scripted {
     ) -> Self {
         Self {
             script: Arc::new(script),
+            feed: None,
             sent: Arc::default(),
             keys: Arc::default(),
             refresh: false,
             refreshes: Arc::default(),
         }
+    }
+
+    /// With a change feed.
+    pub(crate) fn feeding(
+        mut self,
+        feed: impl Fn(&PullRequest) -> Result<PullPage, Failure> + Send + Sync + 'static,
+    ) -> Self {
+        self.feed = Some(Arc::new(feed));
+        self
     }
 
     pub(crate) fn refreshing(mut self, fresh: bool) -> Self {
@@ -80,7 +94,21 @@ impl fmt::Debug for Scripted {
 
 impl Adapter for Scripted {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { batch_tasks: 500, batch_bytes: 1 << 20, effect: EffectClass::OneEffect, pull: false }
+        Capabilities {
+            batch_tasks: 500,
+            batch_bytes: 1 << 20,
+            effect: EffectClass::OneEffect,
+            pull: self.feed.is_some(),
+            orders_writes: true,
+        }
+    }
+
+    fn pull<'a>(
+        &'a self,
+        _context: &'a CallContext,
+        request: &'a PullRequest,
+    ) -> BoxFuture<'a, Result<PullPage, Failure>> {
+        Box::pin(async move { self.feed.as_ref().expect("only asked where there is a feed")(request) })
     }
 
     fn push<'a>(
@@ -130,6 +158,7 @@ pub(crate) enum Broken {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Control {
     next_commit: Arc<Mutex<Option<Broken>>>,
+    next_conflict: Arc<Mutex<Option<Broken>>>,
     reopen_fails: Arc<AtomicBool>,
     refuse_begins: Arc<AtomicUsize>,
     commits: Arc<AtomicUsize>,
@@ -139,6 +168,11 @@ pub(crate) struct Control {
 impl Control {
     pub(crate) fn next_commit(&self, broken: Broken) {
         *self.next_commit.lock().unwrap() = Some(broken);
+    }
+
+    /// The next commit of a transaction that wrote a conflict.
+    pub(crate) fn next_commit_of_a_conflict(&self, broken: Broken) {
+        *self.next_conflict.lock().unwrap() = Some(broken);
     }
 
     pub(crate) fn next_reopen_fails(&self) {
@@ -189,7 +223,12 @@ impl Store for BrokenStore {
             return Err(StoreError::Busy("held by somebody else".into()));
         }
         let inner = self.inner.begin()?;
-        Ok(Box::new(tx::BrokenTx { inner, control: self.control.clone(), takes: self.commit_takes }))
+        Ok(Box::new(tx::BrokenTx {
+            inner,
+            control: self.control.clone(),
+            takes: self.commit_takes,
+            wrote_a_conflict: false,
+        }))
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
@@ -202,10 +241,12 @@ impl Store for BrokenStore {
 
 mod tx {
     use super::{Broken, Control};
+    use landfall_core::conflict::ConflictRecord;
     use landfall_core::entity::StoredEntity;
-    use landfall_core::id::{EntityKey, TaskId};
+    use landfall_core::id::{ConflictId, EntityKey, TaskId};
     use landfall_core::store::{
-        ConflictRecord, Counts, DamagedRow, Lease, Page, Replica, Savepoint, StoreError, StoreRead, StoreTx,
+        ConflictPage, ConflictQuery, Counts, DamagedRow, EntityPage, Lease, Page, PullState, Quarantined,
+        Replica, Savepoint, StoreError, StoreRead, StoreTx,
     };
     use landfall_core::task::{JournalEntry, StateKind, Task};
     use landfall_core::time::Timestamp;
@@ -216,6 +257,7 @@ mod tx {
         pub(super) inner: Box<dyn StoreTx + 'a>,
         pub(super) control: Control,
         pub(super) takes: Duration,
+        pub(super) wrote_a_conflict: bool,
     }
 
     macro_rules! forward {
@@ -244,7 +286,11 @@ mod tx {
             oldest(&self) -> Option<Timestamp>;
             entity(&self, key: &EntityKey) -> Option<StoredEntity>;
             journal(&self, id: TaskId) -> Option<JournalEntry>;
-            conflicts(&self, entity: Option<&EntityKey>, limit: usize) -> Vec<ConflictRecord>;
+            entities_after(&self, of: Option<&str>, after: Option<&EntityKey>, limit: usize) -> EntityPage;
+            conflict(&self, id: ConflictId) -> Option<ConflictRecord>;
+            conflicts(&self, which: &ConflictQuery, limit: usize) -> ConflictPage;
+            pull_state(&self) -> Option<PullState>;
+            quarantined(&self, limit: usize) -> Vec<Quarantined>;
         }
     }
 
@@ -257,17 +303,28 @@ mod tx {
             settle_task(&mut self, task: &Task, entry: &JournalEntry) -> ();
             quarantine(&mut self, row: &DamagedRow) -> ();
             put_entity(&mut self, entity: &StoredEntity) -> ();
-            put_conflict(&mut self, conflict: &ConflictRecord) -> ();
+            put_pull_state(&mut self, state: &PullState) -> ();
+            put_quarantined(&mut self, record: &Quarantined) -> ();
+            prune_conflicts(&mut self, before: Timestamp, limit: usize) -> usize;
             prune_journal(&mut self, before: Timestamp, limit: usize) -> usize;
             savepoint(&mut self) -> Savepoint;
             rollback_to(&mut self, point: Savepoint) -> ();
             release(&mut self, point: Savepoint) -> ();
         }
 
+        fn put_conflict(&mut self, conflict: &ConflictRecord) -> Result<(), StoreError> {
+            self.wrote_a_conflict = true;
+            self.inner.put_conflict(conflict)
+        }
+
         fn commit(self: Box<Self>) -> Result<(), StoreError> {
             std::thread::sleep(self.takes);
             self.control.commits.fetch_add(1, Ordering::SeqCst);
-            match self.control.next_commit.lock().unwrap().take() {
+            let of_a_conflict = match self.wrote_a_conflict {
+                true => self.control.next_conflict.lock().unwrap().take(),
+                false => None,
+            };
+            match of_a_conflict.or_else(|| self.control.next_commit.lock().unwrap().take()) {
                 None => self.inner.commit(),
                 Some(Broken::Fails { landed }) => {
                     if landed {

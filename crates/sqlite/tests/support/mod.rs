@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use landfall_core::id::TaskId;
+use landfall_core::id::{ConflictId, EntityKey, TaskId};
 use landfall_core::store::{Store, StoreTx};
 use landfall_sqlite::SqliteStore;
 use landfall_testkit::conformance::store::StoreUnderTest;
@@ -58,6 +58,15 @@ impl Files {
     fn open(&self) -> Box<dyn Store> {
         Box::new(self.options.clone().open(&*self.current.borrow()).unwrap())
     }
+
+    /// Changes one row behind the store's back.
+    fn spoil(&self, store: Box<dyn Store>, sql: &str, row: impl rusqlite::Params) -> Option<Box<dyn Store>> {
+        drop(store);
+        let raw = Connection::open(&*self.current.borrow()).unwrap();
+        assert_eq!(raw.execute(sql, row).unwrap(), 1);
+        drop(raw);
+        Some(self.open())
+    }
 }
 
 impl StoreUnderTest for Files {
@@ -73,12 +82,19 @@ impl StoreUnderTest for Files {
     }
 
     fn damage(&self, store: Box<dyn Store>, task: TaskId) -> Option<Box<dyn Store>> {
-        drop(store);
-        let raw = Connection::open(&*self.current.borrow()).unwrap();
         let sql = "UPDATE landfall_tasks SET attempts = attempts + 1 WHERE task_id = ?";
-        assert_eq!(raw.execute(sql, [task.0.as_bytes()]).unwrap(), 1);
-        drop(raw);
-        Some(self.open())
+        self.spoil(store, sql, [task.0.as_bytes()])
+    }
+
+    fn damage_entity(&self, store: Box<dyn Store>, key: &EntityKey) -> Option<Box<dyn Store>> {
+        let sql =
+            "UPDATE landfall_entities SET reading = reading + 1 WHERE entity_type = ? AND entity_id = ?";
+        self.spoil(store, sql, [&key.entity_type, &key.entity_id])
+    }
+
+    fn damage_conflict(&self, store: Box<dyn Store>, id: ConflictId) -> Option<Box<dyn Store>> {
+        let sql = "UPDATE landfall_conflicts SET record = record || ' ' WHERE conflict_id = ?";
+        self.spoil(store, sql, [id.0.as_bytes()])
     }
 }
 

@@ -29,7 +29,7 @@ mod rows;
 pub mod samples;
 mod transactions;
 
-use landfall_core::id::TaskId;
+use landfall_core::id::{ConflictId, EntityKey, TaskId};
 use landfall_core::store::{Store, StoreTx};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -46,6 +46,16 @@ pub trait StoreUnderTest {
     /// Spoils the stored row of `task` behind the store's back and opens the store again; `None` when the harness
     /// cannot, and then the promises about damaged rows are not checked.
     fn damage(&self, _store: Box<dyn Store>, _task: TaskId) -> Option<Box<dyn Store>> {
+        None
+    }
+
+    /// Likewise the row of what is known of a record.
+    fn damage_entity(&self, _store: Box<dyn Store>, _key: &EntityKey) -> Option<Box<dyn Store>> {
+        None
+    }
+
+    /// Likewise the row of a conflict.
+    fn damage_conflict(&self, _store: Box<dyn Store>, _id: ConflictId) -> Option<Box<dyn Store>> {
         None
     }
 }
@@ -74,6 +84,7 @@ cases! {
         what_was_committed_is_there_after_reopening,
         what_was_not_committed_is_gone_after_reopening,
         rolling_back_to_a_point_keeps_what_came_before,
+        rolling_back_to_a_point_undoes_what_was_done_to_conflicts_and_feed,
         points_nest,
         a_point_can_be_returned_to_twice,
         released_work_stays_and_falls_with_the_outer_point,
@@ -86,6 +97,11 @@ cases! {
         every_part_of_an_entity_reads_back,
         every_end_of_a_task_reads_back,
         every_part_of_a_conflict_reads_back,
+        a_conflict_that_is_put_again_replaces_itself_in_its_place,
+        a_conflict_stays_with_its_record,
+        only_settled_conflicts_that_are_older_are_pruned,
+        the_pull_state_reads_back_the_newest,
+        only_the_newest_quarantined_records_are_remembered,
         replica_and_lease_read_back_the_newest,
         a_large_task_reads_back,
         a_task_that_is_put_again_replaces_itself,
@@ -108,7 +124,12 @@ cases! {
         the_next_claim_is_the_least_still_to_come,
         waiting_tasks_are_found_by_their_moment,
         the_oldest_is_the_one_in_front,
+        records_come_in_order_of_type_then_id_byte_by_byte,
+        records_of_a_type_are_found_apart,
+        a_page_of_records_may_begin_anywhere,
         conflicts_come_newest_first,
+        open_conflicts_are_found_apart,
+        conflicts_are_read_page_by_page,
         a_limit_of_nothing_gives_nothing,
     }
     damage::{
@@ -117,6 +138,9 @@ cases! {
         a_quarantined_row_counts_as_dead_and_is_never_claimed,
         only_a_damaged_row_is_quarantined,
         a_damaged_row_that_is_put_again_is_whole,
+        a_damaged_record_is_named_apart_and_passed,
+        a_damaged_conflict_is_named_apart_and_passed,
+        a_damaged_conflict_is_never_pruned_and_whole_when_put_again,
     }
 }
 

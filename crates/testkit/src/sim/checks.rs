@@ -3,14 +3,16 @@
 
 use super::device::Device;
 use super::world::body_of;
-use landfall_core::adapter::PushBatch;
-use landfall_core::entity::Body;
+use landfall_core::adapter::{PushBatch, PushTask};
+use landfall_core::entity::{Body, RemoteEntity};
 use landfall_core::event::Event;
 use landfall_core::id::{EntityKey, IdempotencyKey, TaskId};
-use landfall_core::store::Store;
+use landfall_core::store::{ConflictQuery, Store, StoreRead};
 use landfall_core::task::{TaskState, Verdict};
+use landfall_core::time::Hlc;
+use landfall_core::value::{Fields, Value};
 use landfall_server::state::MemoryRecords;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 #[derive(Default)]
@@ -30,6 +32,8 @@ pub(super) struct Checks {
     made: BTreeMap<String, usize>,
     /// How tasks ended.
     verdicts: BTreeMap<TaskId, Verdict>,
+    /// When the change was made that led to each version of each record.
+    stamps: BTreeMap<(EntityKey, String), Hlc>,
 }
 
 impl Checks {
@@ -52,14 +56,24 @@ impl Checks {
             if *known != task.payload {
                 return Err(format!("G8: key {} with two payloads: {known} and {}", task.key, task.payload));
             }
-            for (name, value) in fields_of(&task.payload) {
+            // Who makes a record anew says all that is known of it.
+            let anew = task.operation.as_str() == "replace" || self.lies_on_a_tombstone(task);
+            // Counts, sets and forks are made of what both sides wrote.
+            let mixed = task.entity.entity_type == "counted" || is_fork(&task.entity);
+            for (name, value) in fields_of(&task.payload).into_iter().filter(|_| !anew && !mixed) {
                 let write = (task.entity.clone(), name, value);
-                if !device.belief.written.contains(&write) && task.operation.as_str() != "replace" {
+                if !device.belief.written.contains(&write) {
                     return Err(format!("G6: {} sends {write:?}, which its user never wrote", task.task_id));
                 }
             }
         }
         Ok(())
+    }
+
+    fn lies_on_a_tombstone(&self, task: &PushTask) -> bool {
+        let payload = Fields::parse(&task.payload).unwrap_or_default();
+        let Some(Value::Text(version)) = payload.value("base_version") else { return false };
+        self.history.get(&(task.entity.clone(), version.clone())) == Some(&Body::Deleted)
     }
 
     pub(super) fn heard(&mut self, device: usize, event: &Event) -> Result<(), String> {
@@ -74,16 +88,12 @@ impl Checks {
                     return Err(format!("G2: {task} ended twice: {earlier:?} and {verdict:?}"));
                 }
             }
-            Event::Conflicted { task, entity, rebased_to } => {
-                if entity.entity_type.starts_with("own-") {
-                    return Err(format!(
-                        "device {device} is in conflict with itself about {entity} ({task})"
-                    ));
-                }
-                if let Some(next) = rebased_to {
-                    let first = self.origin.get(task).copied().unwrap_or(*task);
-                    self.origin.insert(*next, first);
-                }
+            Event::Rebased { task, next, .. } => {
+                let first = self.origin.get(task).copied().unwrap_or(*task);
+                self.origin.insert(*next, first);
+            }
+            Event::Conflicted { task, entity, .. } if entity.entity_type == "own" => {
+                return Err(format!("device {device} is in conflict with itself about {entity} ({task})"));
             }
             Event::Died { task, why, .. } => return Err(format!("{task} died of {why:?}")),
             _ => {}
@@ -91,8 +101,23 @@ impl Checks {
         Ok(())
     }
 
+    /// A remote state comes to a device; a backend that keeps times of change would tell this one.
+    pub(super) fn stamp(&self, remote: &mut RemoteEntity) {
+        let version = remote.version.clone().map(|version| version.0).unwrap_or_default();
+        remote.changed_at = self.stamps.get(&(remote.key.clone(), version)).copied();
+    }
+
     /// The server took a request: note what it holds now.
-    pub(super) fn remember(&mut self, server: &MemoryRecords) {
+    pub(super) fn remember(&mut self, server: &MemoryRecords, request: &[u8]) {
+        let request = serde_json::from_slice::<serde_json::Value>(request).unwrap_or_default();
+        for task in request["tasks"].as_array().into_iter().flatten() {
+            let text = |name: &str| task[name].as_str().unwrap_or_default();
+            let key = EntityKey::new(text("entity_type"), text("entity_id"));
+            let Some(stored) = server.stored(&key.entity_type, &key.entity_id) else { continue };
+            if let Some(time) = Hlc::parse(text("changed_at")) {
+                self.stamps.entry((key, stored.version.to_string())).or_insert(time);
+            }
+        }
         for (kind, id, stored) in server.all_records() {
             let at = (EntityKey::new(kind, id), stored.version.to_string());
             self.history.entry(at).or_insert_with(|| body_of(stored));
@@ -105,10 +130,12 @@ impl Checks {
         for (number, device) in devices.iter().enumerate() {
             let mut store = device.store.clone();
             let tx = store.begin().map_err(|error| error.to_string())?;
-            let mut keys: BTreeSet<EntityKey> = device.belief.own.keys().cloned().collect();
-            keys.extend(device.belief.written.iter().map(|(key, _, _)| key.clone()));
-            for key in keys {
-                let Some(entity) = tx.entity(&key).map_err(|error| error.to_string())? else { continue };
+            let all = tx.entities_after(None, None, usize::MAX).map_err(|error| error.to_string())?;
+            for entity in all.entities {
+                let key = entity.key.clone();
+                if key.entity_type == "counted" && is_torn(entity.local.as_ref()) {
+                    return Err(format!("device {number} shows a torn group: {:?}", entity.local));
+                }
                 if device.belief.own.contains_key(&key) && !device.belief.agrees(&key, entity.local.as_ref())
                 {
                     let wanted = device.belief.own.get(&key);
@@ -192,30 +219,94 @@ impl Checks {
             for (kind, id, stored) in server.all_records() {
                 let key = EntityKey::new(kind, id);
                 let held = body_of(stored);
-                if kind == format!("own-{number}") && !device.belief.agrees(&key, Some(&held)) {
+                let is_own = kind == "own" && id.starts_with(&format!("d{number}-"));
+                if is_own && !device.belief.agrees(&key, Some(&held)) {
                     let wanted = device.belief.own.get(&key);
                     return Err(format!(
                         "the server ends with {held:?} for {key}, its user made it {wanted:?}"
                     ));
                 }
-                if kind == "shared" || kind == format!("own-{number}") {
-                    let shown =
-                        tx.entity(&key).map_err(|error| error.to_string())?.and_then(|entity| entity.local);
-                    if shown.as_ref() != Some(&held) {
-                        return Err(format!(
-                            "device {number} shows {shown:?} for {key}, the server has {held:?}"
-                        ));
-                    }
+                let shown =
+                    tx.entity(&key).map_err(|error| error.to_string())?.and_then(|entity| entity.local);
+                // Of what was deleted before it began to read a device may never have heard.
+                let agrees = shown.as_ref() == Some(&held) || (shown.is_none() && held == Body::Deleted);
+                if !agrees {
+                    return Err(format!(
+                        "device {number} shows {shown:?} for {key}, the server has {held:?}"
+                    ));
                 }
             }
+            let all = tx.entities_after(None, None, usize::MAX).map_err(|error| error.to_string())?;
+            for entity in all.entities {
+                let lives = matches!(entity.local, Some(Body::Live(_)));
+                if lives && server.stored(&entity.key.entity_type, &entity.key.entity_id).is_none() {
+                    return Err(format!("device {number} shows {}, which the server never had", entity.key));
+                }
+            }
+            self.nothing_was_dropped(number, device, &*tx)?;
             for (key, record) in &device.belief.own {
                 if record.is_some() && server.stored(&key.entity_type, &key.entity_id).is_none() {
                     return Err(format!("G1: {key} never reached the server"));
                 }
             }
         }
+        counts_add_up(devices, server)
+    }
+
+    /// What a user last wrote into each field of a common record was the server's at some time, or is in a conflict
+    /// record (G7).
+    fn nothing_was_dropped(
+        &self,
+        number: usize,
+        device: &Device,
+        store: &dyn StoreRead,
+    ) -> Result<(), String> {
+        for ((key, name), value) in &device.belief.last {
+            // Of any record: every value is written once, and a fork takes it elsewhere.
+            let holds = |body: &Body| body.fields().is_some_and(|fields| fields.value(name) == Some(value));
+            if self.history.values().any(holds) {
+                continue;
+            }
+            let which = ConflictQuery { entity: Some(key.clone()), ..ConflictQuery::default() };
+            let page = store.conflicts(&which, usize::MAX).map_err(|error| error.to_string())?;
+            let kept = page.conflicts.iter().any(|record| {
+                record.local.fields().is_some_and(|fields| fields.value(name) == Some(value))
+                    || fields_of(&record.change).contains(&(name.clone(), format!("{value:?}")))
+            });
+            if !kept {
+                return Err(format!(
+                    "G7: device {number} wrote {name} = {value:?} into {key}, and it is nowhere"
+                ));
+            }
+        }
         Ok(())
     }
+}
+
+/// Every count of every device is in the sum, and every item that anybody added is in the set.
+fn counts_add_up(devices: &[Device], server: &MemoryRecords) -> Result<(), String> {
+    let stored = server.stored("counted", "c").ok_or("the counted record is gone")?;
+    let held = body_of(stored);
+    let Body::Live(fields) = &held else { return Err("the counted record is gone".into()) };
+    let sum: i64 = devices.iter().map(|device| device.belief.counted).sum();
+    if fields.value("n") != Some(&sum.into()) {
+        return Err(format!("the counter ends at {:?}, all counts together are {sum}", fields.value("n")));
+    }
+    let Some(Value::List(items)) = fields.value("s") else { return Err("the set is gone".into()) };
+    for added in devices.iter().flat_map(|device| &device.belief.added) {
+        if !items.contains(&(*added).into()) {
+            return Err(format!("{added} was put into the set and is not there: {items:?}"));
+        }
+    }
+    if is_torn(Some(&held)) { Err(format!("a torn group at the server: {held:?}")) } else { Ok(()) }
+}
+
+fn is_torn(body: Option<&Body>) -> bool {
+    body.and_then(Body::fields).is_some_and(|fields| fields.value("a") != fields.value("b"))
+}
+
+fn is_fork(key: &EntityKey) -> bool {
+    key.entity_id.len() > 8
 }
 
 /// The fields of a frozen payload, with values as the user's bookkeeping writes them.

@@ -1,7 +1,6 @@
 //! A device: one store, one or two processes that drive a machine on it, and what its user believes.
 
 use landfall_core::change::Change;
-use landfall_core::config::Config;
 use landfall_core::entity::Body;
 use landfall_core::id::{EntityKey, TaskId};
 use landfall_core::machine::Machine;
@@ -40,6 +39,12 @@ pub(super) struct Belief {
     pub(super) written: BTreeSet<(EntityKey, String, String)>,
     /// Tasks the store acknowledged.
     pub(super) acknowledged: BTreeSet<TaskId>,
+    /// The last value this user gave each field of the records that all devices change.
+    pub(super) last: BTreeMap<(EntityKey, String), Value>,
+    /// What this user added to the common counter.
+    pub(super) counted: i64,
+    /// What this user put into the common set.
+    pub(super) added: BTreeSet<i64>,
 }
 
 impl Belief {
@@ -67,6 +72,17 @@ impl Belief {
         }
     }
 
+    /// The user's own bookkeeping of a change of a record that all devices change.
+    pub(super) fn note_shared(&mut self, change: &Change) {
+        use landfall_core::change::Operation::{Create, Delete, Replace};
+        let whole = matches!(change.intent.operation, Create | Delete | Replace);
+        let unset = &change.intent.unset;
+        self.last.retain(|(key, name), _| *key != change.entity || !(whole || unset.contains(name)));
+        for (name, value) in &change.intent.fields.0 {
+            self.last.insert((change.entity.clone(), name.clone()), value.clone());
+        }
+    }
+
     /// Whether the engine shows the record as the user left it.
     pub(super) fn agrees(&self, key: &EntityKey, shown: Option<&Body>) -> bool {
         match (self.own.get(key), shown) {
@@ -75,15 +91,4 @@ impl Belief {
             _ => false,
         }
     }
-}
-
-/// The machine's settings in the simulation: the product's, with small batches so that they matter, and no limits that
-/// turn trouble into a person's work.
-pub(super) fn config(seed: u64) -> Config {
-    let mut config = Config::default();
-    config.retry.seed = seed;
-    config.retry.unreadable_max = u32::MAX;
-    config.push.batch_tasks = 3;
-    config.push.conflict_rounds_max = u32::MAX;
-    config
 }

@@ -3,10 +3,12 @@
 //! It stands between the machine and a real store. Lying is how two broken rules are planted without a switch in the
 //! product: the machine decides by what the store says. Tests: `tests/simulator.rs`.
 
+use landfall_core::conflict::ConflictRecord;
 use landfall_core::entity::StoredEntity;
-use landfall_core::id::{EntityKey, TaskId};
+use landfall_core::id::{ConflictId, EntityKey, TaskId};
 use landfall_core::store::{
-    ConflictRecord, Counts, DamagedRow, Lease, Page, Replica, Savepoint, StoreError, StoreRead, StoreTx,
+    ConflictPage, ConflictQuery, Counts, DamagedRow, EntityPage, Lease, Page, PullState, Quarantined,
+    Replica, Savepoint, StoreError, StoreRead, StoreTx,
 };
 use landfall_core::task::{JournalEntry, StateKind, Task, TaskState};
 use landfall_core::time::Timestamp;
@@ -19,6 +21,8 @@ pub(super) struct Wrong {
     pub(super) fail_at: Option<u32>,
     /// Sent tasks look as if they had never been attempted.
     pub(super) hide_frozen: bool,
+    /// What is written down of a conflict is thrown away.
+    pub(super) forget_conflicts: bool,
 }
 
 pub(super) struct FaultyTx<'a> {
@@ -113,9 +117,30 @@ impl StoreRead for FaultyTx<'_> {
         self.tick()?;
         self.inner.journal(id)
     }
-    fn conflicts(&self, entity: Option<&EntityKey>, limit: usize) -> Result<Vec<ConflictRecord>, StoreError> {
+    fn entities_after(
+        &self,
+        entity_type: Option<&str>,
+        after: Option<&EntityKey>,
+        limit: usize,
+    ) -> Result<EntityPage, StoreError> {
         self.tick()?;
-        self.inner.conflicts(entity, limit)
+        self.inner.entities_after(entity_type, after, limit)
+    }
+    fn conflict(&self, id: ConflictId) -> Result<Option<ConflictRecord>, StoreError> {
+        self.tick()?;
+        self.inner.conflict(id)
+    }
+    fn conflicts(&self, which: &ConflictQuery, limit: usize) -> Result<ConflictPage, StoreError> {
+        self.tick()?;
+        self.inner.conflicts(which, limit)
+    }
+    fn pull_state(&self) -> Result<Option<PullState>, StoreError> {
+        self.tick()?;
+        self.inner.pull_state()
+    }
+    fn quarantined(&self, limit: usize) -> Result<Vec<Quarantined>, StoreError> {
+        self.tick()?;
+        self.inner.quarantined(limit)
     }
 }
 
@@ -150,7 +175,22 @@ impl StoreTx for FaultyTx<'_> {
     }
     fn put_conflict(&mut self, conflict: &ConflictRecord) -> Result<(), StoreError> {
         self.tick()?;
+        if self.wrong.forget_conflicts && !conflict.is_open() {
+            return Ok(());
+        }
         self.inner.put_conflict(conflict)
+    }
+    fn put_pull_state(&mut self, state: &PullState) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.put_pull_state(state)
+    }
+    fn put_quarantined(&mut self, record: &Quarantined) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.put_quarantined(record)
+    }
+    fn prune_conflicts(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.tick()?;
+        self.inner.prune_conflicts(before, limit)
     }
     fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.tick()?;

@@ -2,8 +2,10 @@
 
 use crate::rng::Rng;
 use landfall_adapters::http::HttpResponse;
+use landfall_core::adapter::PullRequest;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
-use landfall_server::state::{MemoryRecords, push};
+use landfall_core::id::EntityKey;
+use landfall_server::state::{MemoryRecords, Refusal, changes, entity, push};
 
 /// What becomes of one request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +32,8 @@ pub(super) enum Fate {
     Portal,
     /// It arrives, and the answer names only some of the tasks.
     PartialReply,
+    /// It arrives, and the answer says "conflict" without saying what the server has.
+    BareConflicts,
 }
 
 impl Fate {
@@ -37,7 +41,7 @@ impl Fate {
         if !faults || rng.percent(45) {
             return Self::Fine;
         }
-        match rng.below(14) {
+        match rng.below(15) {
             0 => Self::Refused,
             1 => Self::RequestLost,
             2..=4 => Self::ReplyLost,
@@ -49,6 +53,7 @@ impl Fate {
             10 => Self::Turned(429),
             11 => Self::Turned(if rng.percent(30) { 401 } else { 500 }),
             12 => Self::Portal,
+            13 => Self::BareConflicts,
             _ => Self::PartialReply,
         }
     }
@@ -95,6 +100,18 @@ impl Fate {
                 }
                 Ok(reply)
             }
+            Self::BareConflicts => {
+                let mut reply = reply.ok_or_else(timeout)?;
+                if let Ok(mut body) = serde_json::from_slice::<serde_json::Value>(&reply.body) {
+                    for result in body["results"].as_array_mut().into_iter().flatten() {
+                        if result["status"] == "conflict" {
+                            *result = serde_json::json!({"key": result["key"], "status": "conflict"});
+                        }
+                    }
+                    reply.body = body.to_string().into_bytes();
+                }
+                Ok(reply)
+            }
             Self::Fine | Self::Doubled | Self::LateDouble => reply.ok_or_else(timeout),
         }
     }
@@ -106,12 +123,51 @@ pub(super) fn serve(server: &mut MemoryRecords, body: &[u8]) -> HttpResponse {
         Ok(request) => request,
         Err(error) => return HttpResponse::new(400, "application/problem+json", error.to_string()),
     };
-    match push(server, &request) {
-        Ok(response) => HttpResponse::new(
-            200,
-            "application/json",
-            serde_json::to_vec(&response).expect("an answer of the rules is always JSON"),
-        ),
+    respond(push(server, &request).map(|reply| serde_json::to_vec(&reply)))
+}
+
+/// What the simulated feed has forgotten.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Forgotten {
+    /// How often it forgot. Cursors are marked with it.
+    pub(super) times: u64,
+    /// What was deleted up to this version is not told to whoever begins to read.
+    pub(super) up_to: u64,
+}
+
+/// The server writes one page of its feed. A cursor from before it forgot has expired.
+pub(super) fn serve_page(
+    server: &MemoryRecords,
+    request: &PullRequest,
+    forgotten: Forgotten,
+) -> HttpResponse {
+    let given = request.cursor.as_ref().and_then(|cursor| cursor.0.split_once('|'));
+    let cursor = given.map(|(_, cursor)| cursor);
+    let at = cursor.and_then(|text| text.rsplit('.').next()).and_then(|number| number.parse::<u64>().ok());
+    let from_before = given.is_some_and(|(mark, _)| mark != forgotten.times.to_string());
+    if from_before && at.is_some_and(|at| at < forgotten.up_to) {
+        let problem = r#"{"type":"about:blank","title":"expired","status":410,"code":"cursor_expired"}"#;
+        return HttpResponse::new(410, "application/problem+json", problem);
+    }
+    respond(changes(server, cursor, request.limit, usize::MAX).map(|mut page| {
+        let is_gone = |version: &str| version.parse().is_ok_and(|version: u64| version <= forgotten.up_to);
+        page.changes.retain(|record| !(record.deleted && is_gone(&record.version)));
+        page.cursor = format!("{}|{}", forgotten.times, page.cursor);
+        serde_json::to_vec(&page)
+    }))
+}
+
+/// The server shows one record.
+pub(super) fn serve_record(server: &MemoryRecords, key: &EntityKey) -> HttpResponse {
+    respond(entity(server, &key.entity_type, &key.entity_id).map(|record| serde_json::to_vec(&record)))
+}
+
+fn respond(answer: Result<serde_json::Result<Vec<u8>>, Refusal>) -> HttpResponse {
+    match answer {
+        Ok(body) => {
+            let body = body.expect("an answer of the rules is always JSON");
+            HttpResponse::new(200, "application/json", body)
+        }
         Err(refusal) => {
             let problem = refusal.into_problem();
             let body = serde_json::to_vec(&problem).expect("a problem is always JSON");

@@ -1,24 +1,26 @@
 //! The world: a calendar of events, devices, a network, a server, and the checks after every step.
 
 use super::checks::Checks;
-use super::device::{Belief, Device, Process, config};
+use super::device::{Belief, Device, Process};
 use super::faulty_store::{FaultyTx, Wrong};
-use super::network::{Fate, serve, serve_without_keys};
+use super::network::{Fate, Forgotten, serve, serve_page, serve_record, serve_without_keys};
+use super::policy::{Policy, decide, written_by};
 use super::{Plant, Scenario, Stats, Violation};
 use crate::rng::Rng;
 use landfall_adapters::http::HttpResponse;
-use landfall_adapters::sync_endpoint::{decode_push, encode_push};
-use landfall_core::adapter::{Capabilities, EffectClass, PushBatch};
+use landfall_adapters::sync_endpoint::{decode_fetch, decode_pull, decode_push, encode_push};
+use landfall_core::adapter::{Capabilities, EffectClass, Outcome, PullRequest, PushBatch};
 use landfall_core::change::{Change, Operation};
+use landfall_core::conflict::{Resolution, ResolveError};
 use landfall_core::entity::{Body, RemoteEntity};
 use landfall_core::event::Event;
 use landfall_core::failure::Failure;
-use landfall_core::id::{EntityKey, Entropy, Version};
-use landfall_core::machine::{Effect, EnqueueError, Machine, SessionEnd, Step};
+use landfall_core::id::{CallId, EntityKey, Entropy, Version};
+use landfall_core::machine::{Directions, Effect, EnqueueError, Machine, SessionEnd, Step};
 use landfall_core::store::memory::MemoryStore;
-use landfall_core::store::{Store, StoreError, StoreTx};
+use landfall_core::store::{ConflictQuery, Store, StoreError, StoreTx};
 use landfall_core::time::{Mono, Now, Timestamp};
-use landfall_core::value::Fields;
+use landfall_core::value::{Fields, Number, Value};
 use landfall_server::state::MemoryRecords;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -32,6 +34,8 @@ const CHAOS_MS: u64 = 120_000;
 const HEAL_MS: u64 = 4 * 3600 * 1000;
 /// A year, for clocks that jump.
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
+/// Rounds of syncing within which everything must have come to rest.
+const ROUNDS: u32 = 12;
 /// Lines of trace kept for a violation.
 const TRACE: usize = 60;
 
@@ -47,8 +51,16 @@ enum Happening {
     ArriveAgain { body: Rc<Vec<u8>> },
     /// An answer reaches the device, whatever it is.
     Answer { from: Sender, answer: Result<HttpResponse, Failure> },
-    /// The device reads a record from the server.
+    /// A request to read reaches the server, or does not.
+    ReadArrives { from: Reader, fate: Fate },
+    /// An answer to it reaches the device.
+    ReadAnswer { from: Reader, answer: Result<HttpResponse, Failure> },
+    /// The device hears of every record at once, by another way than the feed.
     Read { device: usize },
+    /// The person at the device settles what waits for a decision.
+    Decide { device: usize },
+    /// The server's feed forgets what was deleted so far.
+    Forget,
     /// A process is started again.
     Start { device: usize, process: usize },
     /// Something bad happens to a device.
@@ -63,6 +75,22 @@ struct Sender {
     life: u64,
     batch: Rc<PushBatch>,
     body: Rc<Vec<u8>>,
+}
+
+/// Who asked to read something, and what.
+#[derive(Clone)]
+struct Reader {
+    device: usize,
+    process: usize,
+    life: u64,
+    call: CallId,
+    wanted: Wanted,
+}
+
+#[derive(Clone, Debug)]
+enum Wanted {
+    Page(PullRequest),
+    Record(EntityKey),
 }
 
 /// How a step ended for the one who asked.
@@ -94,12 +122,17 @@ pub(super) struct World {
     values: i64,
     /// Whether the next step's store hides what was sent.
     hides_frozen: bool,
+    policy: Policy,
+    forgotten: Forgotten,
 }
 
 impl World {
     pub(super) fn new(seed: u64, scenario: Scenario) -> Self {
+        let policy = Policy::draw(&mut Rng::new(seed, 1, 0), scenario.strategy.clone());
         let mut world = Self {
             seed,
+            policy,
+            forgotten: Forgotten::default(),
             rng: Rng::new(seed, 0, 0),
             now_ms: 0,
             calendar: BTreeMap::new(),
@@ -114,6 +147,7 @@ impl World {
             hides_frozen: false,
             scenario,
         };
+        world.seed_the_counted_record();
         for device in 0..world.scenario.devices {
             let processes = if world.rng.percent(30) { 2 } else { 1 };
             world.devices.push(Device {
@@ -137,6 +171,14 @@ impl World {
             let (device, at) = (world.rng.index(world.devices.len()), world.rng.below(CHAOS_MS));
             world.later(at, Happening::Act { device });
         }
+        for _ in 0..world.scenario.devices {
+            let (device, at) = (world.rng.index(world.devices.len()), world.rng.below(CHAOS_MS));
+            world.later(at, Happening::Decide { device });
+        }
+        if world.scenario.faults && world.rng.percent(50) {
+            let at = world.rng.below(CHAOS_MS);
+            world.later(at, Happening::Forget);
+        }
         world
     }
 
@@ -146,9 +188,22 @@ impl World {
         self.run_until(chaos)?;
         self.heal();
         self.run_until(chaos + HEAL_MS)?;
-        for device in 0..self.devices.len() {
-            self.start(device, 0)?;
-            self.read_all(device)?;
+        // Everybody syncs until a whole round had nothing to send, so that everybody has read what all others sent.
+        for round in 0.. {
+            let quiet = self.nothing_is_queued();
+            for device in 0..self.devices.len() {
+                self.start(device, 0)?;
+                self.decide_all(device)?;
+                self.sync(device, 0)?;
+            }
+            let end = self.now_ms + HEAL_MS;
+            self.run_until(end)?;
+            if quiet && self.nothing_is_queued() {
+                break;
+            }
+            if round == ROUNDS {
+                return self.judge(Err("it never comes to rest".into())).map(|()| self.stats);
+            }
         }
         let outcome = self.checks.finally(&self.devices, &self.server);
         self.judge(outcome)?;
@@ -178,8 +233,17 @@ impl World {
         let synced = |device: &mut Device| {
             device.store.begin().and_then(|tx| tx.counts()).is_ok_and(|counts| counts.total() == 0)
         };
-        self.devices.iter_mut().all(synced)
+        let syncs = |process: &Process| process.machine.as_ref().is_some_and(Machine::is_syncing);
+        let at_rest = self.devices.iter().all(|device| !device.processes.iter().any(syncs));
+        at_rest
+            && self.devices.iter_mut().all(synced)
             && !self.calendar.values().any(|happening| matches!(happening, Happening::ArriveAgain { .. }))
+    }
+
+    fn nothing_is_queued(&mut self) -> bool {
+        self.devices.iter_mut().all(|device| {
+            device.store.begin().and_then(|tx| tx.counts()).is_ok_and(|counts| counts.total() == 0)
+        })
     }
 
     /// From now on nothing goes wrong, everybody is there, and everybody syncs.
@@ -190,7 +254,8 @@ impl World {
             self.devices[device].online = true;
             for process in 0..self.devices[device].processes.len() {
                 // A user tries again: an answer that was already on its way may still say 401 and end a session.
-                for again in [0, 60_000, 3_600_000] {
+                for again in [0, 60_000, 600_000, 3_600_000] {
+                    self.later(again, Happening::Decide { device });
                     let wait = again + self.rng.below(5_000);
                     self.later(wait, Happening::Start { device, process });
                 }
@@ -250,7 +315,19 @@ impl World {
                 Ok(())
             }
             Happening::Answer { from, answer } => self.answer(from, answer),
+            Happening::ReadArrives { from, fate } => {
+                self.read_arrives(from, fate);
+                Ok(())
+            }
+            Happening::ReadAnswer { from, answer } => self.read_answer(from, answer),
             Happening::Read { device } => self.read_all(device),
+            Happening::Decide { device } => self.decide_all(device),
+            Happening::Forget => {
+                self.forgotten.times += 1;
+                self.forgotten.up_to = self.server.last_version();
+                self.say("the feed forgets what was deleted".into());
+                Ok(())
+            }
             Happening::Start { device, process } => self.start(device, process),
             Happening::Trouble { device } => {
                 self.trouble(device);
@@ -272,10 +349,11 @@ impl World {
     fn start(&mut self, device: usize, process: usize) -> Result<(), Violation> {
         if self.devices[device].processes[process].machine.is_none() {
             let (seed, entropy) = (self.rng.next(), Entropy(self.rng.bytes()));
+            let (config, capabilities) = (self.policy.config(seed), capabilities(&self.policy));
             let store = &mut self.devices[device].store;
             let machine = (|| {
                 let mut tx = store.begin()?;
-                let machine = Machine::open(config(seed), capabilities(), &entropy, &mut *tx)?;
+                let machine = Machine::open(config, capabilities, &entropy, &mut *tx)?;
                 tx.commit().map(|()| machine)
             })();
             let machine = machine.expect("the memory store does not fail by itself");
@@ -307,9 +385,14 @@ impl World {
         } else {
             SessionEnd::OnePass
         };
+        let directions = match self.rng.below(10) {
+            0 if !self.healed => Directions::PushOnly,
+            1 if !self.healed => Directions::PullOnly,
+            _ => Directions::Both,
+        };
         let stepped = self.step(device, process, |step, _| {
             step.credentials_changed();
-            step.start_session(end);
+            step.start_session_of(end, directions);
             Ok::<_, StoreError>(())
         })?;
         if self.healed && !matches!(stepped, Stepped::Done(())) {
@@ -334,6 +417,7 @@ impl World {
             wrong.fail_at = Some(1 + u32::try_from(self.rng.below(40)).unwrap_or(0));
         }
         wrong.hide_frozen = self.hides_frozen;
+        wrong.forget_conflicts = plant == Some(Plant::LoserForgotten);
         let commit_fails = chaos && self.rng.percent(2);
         let landed = self.rng.percent(50);
         let dies = chaos && self.rng.percent(1);
@@ -455,6 +539,10 @@ impl World {
                     let wait = 1 + self.rng.below(400);
                     self.later(wait, Happening::Arrive { from, fate });
                 }
+                Effect::Pull { call, request, .. } => self.read(device, process, call, Wanted::Page(request)),
+                Effect::Fetch { call, entity, .. } => {
+                    self.read(device, process, call, Wanted::Record(entity));
+                }
                 Effect::RefreshCredentials => {
                     let fresh = self.rng.percent(70);
                     self.step(device, process, |step, _| {
@@ -463,8 +551,12 @@ impl World {
                     })?;
                 }
                 Effect::Emit(event) => {
-                    if let Event::Conflicted { .. } = event {
-                        self.stats.conflicts += 1;
+                    match event {
+                        Event::Conflicted { .. } => self.stats.conflicts += 1,
+                        Event::Forked { .. } => self.stats.forks += 1,
+                        Event::Pulled { .. } => self.stats.pages += 1,
+                        Event::Reconciling => self.stats.readings += 1,
+                        _ => {}
                     }
                     let outcome = self.checks.heard(device, &event);
                     self.say(format!("device {device}.{process}: {event:?}"));
@@ -511,7 +603,7 @@ impl World {
         } else {
             serve(&mut self.server, body)
         };
-        self.checks.remember(&self.server);
+        self.checks.remember(&self.server, body);
         reply
     }
 
@@ -525,10 +617,93 @@ impl World {
             Ok(response) => decode_push(&from.batch, response),
             Err(failure) => Err(Failure::new(failure.kind, failure.delivery, failure.message.clone())),
         };
+        let mut decoded = decoded;
+        if let Ok(reply) = &mut decoded {
+            reply.server_time = Some(self.true_time());
+            for (_, outcome) in &mut reply.results {
+                if let Outcome::Conflict { remote: Some(remote) } = outcome {
+                    self.checks.stamp(remote);
+                }
+            }
+        }
         let call = from.batch.call;
         let stepped = self.step(device, process, |step, tx| step.pushed(tx, call, &decoded))?;
         if matches!(stepped, Stepped::Failed) {
             self.later(500, Happening::Answer { from, answer });
+        }
+        Ok(())
+    }
+
+    fn true_time(&self) -> Timestamp {
+        Timestamp(START_MS + i64::try_from(self.now_ms).unwrap_or(i64::MAX))
+    }
+
+    fn read(&mut self, device: usize, process: usize, call: CallId, wanted: Wanted) {
+        let life = self.devices[device].processes[process].life;
+        let chaos = self.chaos();
+        let mut fate = Fate::draw(&mut self.rng, chaos);
+        if !self.devices[device].online {
+            fate = Fate::Refused;
+        }
+        self.say(format!("device {device}.{process} asks for {wanted:?}: {fate:?}"));
+        let wait = 1 + self.rng.below(400);
+        let from = Reader { device, process, life, call, wanted };
+        self.later(wait, Happening::ReadArrives { from, fate });
+    }
+
+    fn read_arrives(&mut self, from: Reader, fate: Fate) {
+        let reply = fate.reaches().then(|| match &from.wanted {
+            Wanted::Page(request) => serve_page(&self.server, request, self.forgotten),
+            Wanted::Record(key) => serve_record(&self.server, key),
+        });
+        let answer = fate.answer(&mut self.rng, reply);
+        let slow = if self.chaos() && self.rng.percent(20) { 10_000 } else { 400 };
+        let wait = if answer.is_err() && fate != Fate::Refused { 30_000 } else { 1 + self.rng.below(slow) };
+        self.later(wait, Happening::ReadAnswer { from, answer });
+    }
+
+    fn read_answer(&mut self, from: Reader, answer: Result<HttpResponse, Failure>) -> Result<(), Violation> {
+        let Reader { device, process, call, .. } = from;
+        let state = &self.devices[device].processes[process];
+        if state.life != from.life || state.machine.is_none() {
+            return Ok(());
+        }
+        let copy = |failure: &Failure| Failure::new(failure.kind, failure.delivery, failure.message.clone());
+        let plant = self.scenario.plant;
+        let stepped = match &from.wanted {
+            Wanted::Page(request) => {
+                let mut page = match &answer {
+                    Ok(response) => decode_pull(request, response),
+                    Err(failure) => Err(copy(failure)),
+                };
+                if let Ok(page) = &mut page {
+                    page.changes.iter_mut().flatten().for_each(|remote| self.checks.stamp(remote));
+                    if plant == Some(Plant::CursorWithoutPage) && self.rng.percent(5) {
+                        page.changes.clear();
+                    }
+                }
+                self.step(device, process, |step, tx| {
+                    if let (Some(Plant::OvertakenPageBelieved), Ok(page)) = (plant, &page) {
+                        for remote in page.changes.iter().flatten() {
+                            step.remote_changed(tx, remote.clone())?;
+                        }
+                    }
+                    step.pulled(tx, call, &page)
+                })?
+            }
+            Wanted::Record(key) => {
+                let mut record = match &answer {
+                    Ok(response) => decode_fetch(key, response),
+                    Err(failure) => Err(copy(failure)),
+                };
+                if let Ok(Some(remote)) = &mut record {
+                    self.checks.stamp(remote);
+                }
+                self.step(device, process, |step, tx| step.fetched(tx, call, &record))?
+            }
+        };
+        if matches!(stepped, Stepped::Failed) {
+            self.later(500, Happening::ReadAnswer { from, answer });
         }
         Ok(())
     }
@@ -559,10 +734,13 @@ impl World {
 
     /// The user changes a record, in a way that makes sense for what the app shows.
     fn change(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+        if self.rng.percent(15) {
+            return self.count(device, process);
+        }
         let own = self.rng.index(self.scenario.own_records + self.scenario.shared_records);
         let is_own = own < self.scenario.own_records;
         let key = if is_own {
-            EntityKey::new(format!("own-{device}"), format!("r{own}"))
+            EntityKey::new("own", format!("d{device}-r{own}"))
         } else {
             EntityKey::new("shared", format!("r{own}"))
         };
@@ -607,18 +785,108 @@ impl World {
                 self.stats.changes += 1;
                 self.say(format!("device {device}.{process}: {:?} {wanted:?}", receipt.outcome));
                 self.devices[device].belief.acknowledged.extend(receipt.task);
-                if is_own {
-                    self.devices[device].belief.note(&wanted);
+                match is_own {
+                    true => self.devices[device].belief.note(&wanted),
+                    false => self.devices[device].belief.note_shared(&wanted),
                 }
             }
             // Stored, but the user never heard. A careful user looks, and sees it.
             Stepped::Died if is_own => self.devices[device].belief.note(&wanted),
-            Stepped::Died => {}
+            Stepped::Died => self.devices[device].belief.note_shared(&wanted),
             Stepped::Refused => {
                 let what = format!("a sensible change was refused: {wanted:?} on {shown:?}");
                 return self.judge(Err(what));
             }
             Stepped::Failed => {}
+        }
+        Ok(())
+    }
+
+    /// The server begins with a record that everybody counts in.
+    fn seed_the_counted_record(&mut self) {
+        let body = r#"{"protocol":1,"client_id":"seed","client_epoch":1,"tasks":[{"key":"seed","task_id":"seed",
+            "entity_type":"counted","entity_id":"c","operation":"create","fields":{"n":0,"s":[],"a":0,"b":0},
+            "changed_at":"0000000000000-00000","schema":1}]}"#;
+        self.serve(body.as_bytes());
+    }
+
+    /// The user counts, adds to the set, or writes both members of the group, in the record that all do this to.
+    fn count(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+        let key = EntityKey::new("counted", "c");
+        let shown = {
+            let tx = self.devices[device].store.begin().expect("the memory store does not fail by itself");
+            tx.entity(&key).expect("the memory store does not fail by itself").and_then(|entity| entity.local)
+        };
+        let Some(Body::Live(fields)) = shown else { return Ok(()) };
+        self.values += 1;
+        let (fresh, step_by) = (self.values, i64::try_from(self.rng.below(9)).unwrap_or(0) - 3);
+        let what = self.rng.below(3);
+        let mut change = Change::update("counted", "c");
+        match what {
+            0 => {
+                let Some(Value::Number(Number::Integer(n))) = fields.value("n") else { return Ok(()) };
+                change = change.set("n", i64::try_from(*n).unwrap_or(0) + step_by);
+            }
+            1 => {
+                let Some(Value::List(items)) = fields.value("s") else { return Ok(()) };
+                let mut items = items.clone();
+                items.push(fresh.into());
+                change = change.set("s", Value::List(items));
+            }
+            _ => change = change.set("a", fresh).set("b", fresh),
+        }
+        let stepped = self.step(device, process, |step, tx| step.enqueue(tx, change))?;
+        if let Stepped::Done(receipt) = &stepped {
+            self.stats.changes += 1;
+            self.devices[device].belief.acknowledged.extend(receipt.task);
+        }
+        if matches!(stepped, Stepped::Done(_) | Stepped::Died) {
+            let belief = &mut self.devices[device].belief;
+            match what {
+                0 => belief.counted += step_by,
+                1 => drop(belief.added.insert(fresh)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The person at the device settles everything that waits for a decision.
+    fn decide_all(&mut self, device: usize) -> Result<(), Violation> {
+        let Some(process) = (0..self.devices[device].processes.len())
+            .find(|p| self.devices[device].processes[*p].machine.is_some())
+        else {
+            return Ok(());
+        };
+        let which = ConflictQuery { open_only: true, ..ConflictQuery::default() };
+        let open = {
+            let tx = self.devices[device].store.begin().expect("the memory store does not fail by itself");
+            tx.conflicts(&which, 100).expect("the memory store does not fail by itself").conflicts
+        };
+        for conflict in open {
+            self.values += 1;
+            let mut resolution = decide(&mut self.rng, &conflict, self.values);
+            if self.healed && self.rng.percent(50) {
+                resolution = Resolution::KeepRemote;
+            }
+            if conflict.entity.entity_type == "counted" {
+                // As the rules propose: only they can count.
+                resolution = Resolution::Fields(BTreeMap::new());
+            }
+            for (name, value) in written_by(&resolution) {
+                let write = (conflict.entity.clone(), name, format!("{value:?}"));
+                self.devices[device].belief.written.insert(write);
+            }
+            self.say(format!("device {device}: {} is decided: {resolution:?}", conflict.id));
+            let stepped = self.step(device, process, |step, tx| step.resolve(tx, conflict.id, &resolution));
+            match stepped? {
+                Stepped::Done(_) => self.stats.decided += 1,
+                Stepped::Died => return Ok(()),
+                Stepped::Refused | Stepped::Failed => {}
+            }
+            if self.devices[device].processes[process].machine.is_none() {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -630,17 +898,15 @@ impl World {
         else {
             return Ok(());
         };
-        let own = format!("own-{device}");
-        let records: Vec<RemoteEntity> = self
+        let mut records: Vec<RemoteEntity> = self
             .server
             .all_records()
-            .filter(|(kind, _, _)| *kind == own || *kind == "shared")
-            .map(|(kind, id, stored)| RemoteEntity {
-                key: EntityKey::new(kind, id),
-                body: body_of(stored),
-                version: Some(Version(stored.version.to_string())),
+            .map(|(kind, id, stored)| {
+                let version = Some(Version(stored.version.to_string()));
+                RemoteEntity::new(EntityKey::new(kind, id), body_of(stored), version)
             })
             .collect();
+        records.iter_mut().for_each(|remote| self.checks.stamp(remote));
         self.hides_frozen = self.scenario.plant == Some(Plant::MergeWhileUnknown);
         let stepped = self.step(device, process, |step, tx| {
             records.into_iter().try_for_each(|remote| step.remote_changed(tx, remote))
@@ -685,8 +951,14 @@ pub(super) fn body_of(stored: &landfall_server::state::Stored) -> Body {
     }
 }
 
-fn capabilities() -> Capabilities {
-    Capabilities { batch_tasks: 100, batch_bytes: 1 << 20, effect: EffectClass::OneEffect, pull: true }
+fn capabilities(policy: &Policy) -> Capabilities {
+    Capabilities {
+        batch_tasks: 100,
+        batch_bytes: 1 << 20,
+        effect: EffectClass::OneEffect,
+        pull: true,
+        orders_writes: policy.orders_writes,
+    }
 }
 
 /// Why a step did not come to its commit.
@@ -702,6 +974,15 @@ trait IntoTrouble {
 impl IntoTrouble for StoreError {
     fn into_trouble(self) -> Trouble {
         Trouble::Store
+    }
+}
+
+impl IntoTrouble for ResolveError {
+    fn into_trouble(self) -> Trouble {
+        match self {
+            Self::Store(_) => Trouble::Store,
+            _ => Trouble::Refused,
+        }
     }
 }
 

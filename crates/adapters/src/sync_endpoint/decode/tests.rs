@@ -48,7 +48,7 @@ fn fields(text: &str) -> Fields {
 fn live(text: &str, version: Option<&str>) -> Outcome {
     let body = Body::Live(fields(text));
     let key = EntityKey::new("note", "n1");
-    Outcome::Conflict { remote: Some(RemoteEntity { key, body, version: version.map(Version::from) }) }
+    Outcome::Conflict { remote: Some(RemoteEntity::new(key, body, version.map(Version::from))) }
 }
 
 fn settles(outcome: &Outcome) -> bool {
@@ -66,11 +66,7 @@ fn every_verdict_is_read() {
         entity_id: id.map(String::from),
     };
     let gone = Outcome::Conflict {
-        remote: Some(RemoteEntity {
-            key: EntityKey::new("note", "n1"),
-            body: Body::Deleted,
-            version: Some("9".into()),
-        }),
+        remote: Some(RemoteEntity::new(EntityKey::new("note", "n1"), Body::Deleted, Some("9".into()))),
     };
     let rejection = |code: &str, message: &str| {
         Outcome::Rejected(Rejection { code: code.into(), message: message.into() })
@@ -362,10 +358,8 @@ fn a_page_is_read_and_a_bad_record_costs_only_itself() {
         ],"cursor":"9","has_more":true}"#,
     )
     .unwrap();
-    let remote = |id: &str, body, version: &str| RemoteEntity {
-        key: EntityKey::new("note", id),
-        body,
-        version: Some(version.into()),
+    let remote = |id: &str, body, version: &str| {
+        RemoteEntity::new(EntityKey::new("note", id), body, Some(version.into()))
     };
     assert_eq!(page.changes[0], Ok(remote("1", Body::Live(fields(r#"{"a":1}"#)), "7")));
     assert_eq!(page.changes[1], Ok(remote("2", Body::Deleted, "8")));

@@ -1,8 +1,10 @@
 //! Promises about rows that the disk has spoiled: never handed out, named, and put aside without touching the rest.
 
-use super::samples::{note, task};
+use super::samples::{conflict, ended, entity, note, open_conflict, task};
 use super::{StoreUnderTest, commit, look};
-use landfall_core::store::{Counts, DamagedRow, Page, Store, StoreError, StoreRead};
+use landfall_core::conflict::ConflictRecord;
+use landfall_core::id::EntityKey;
+use landfall_core::store::{ConflictQuery, Counts, DamagedRow, Page, Store, StoreError, StoreRead};
 use landfall_core::task::{StateKind, Task, TaskState};
 use landfall_core::time::Timestamp;
 
@@ -63,7 +65,7 @@ pub(super) fn a_damaged_row_does_not_hide_its_neighbours(harness: &dyn StoreUnde
     });
     commit(store.as_mut(), |tx| {
         whole(tx);
-        tx.settle_task(&sample(1), &super::samples::ended(&sample(1), 1)).unwrap();
+        tx.settle_task(&sample(1), &ended(&sample(1), 1)).unwrap();
         assert_eq!(tx.oldest().unwrap(), Some(Timestamp(300)), "a damaged row is passed over");
     });
 }
@@ -127,5 +129,120 @@ pub(super) fn a_damaged_row_that_is_put_again_is_whole(harness: &dyn StoreUnderT
         assert_eq!(tx.task(healed.id).unwrap(), Some(healed));
         assert_eq!(tx.tasks_after(0, 9).unwrap().damaged, []);
         assert_eq!(tx.counts().unwrap(), Counts { pending: 4, conflict: 1, ..Counts::default() });
+    });
+}
+
+/// A store with records of two types, of which the second one and the last one are spoiled.
+fn spoiled_records(harness: &dyn StoreUnderTest) -> Option<(Box<dyn Store>, Vec<EntityKey>)> {
+    let keys: Vec<EntityKey> =
+        [("a", "1"), ("a", "2"), ("b", "1"), ("b", "2")].map(|(kind, id)| EntityKey::new(kind, id)).into();
+    let mut store = harness.create();
+    commit(store.as_mut(), |tx| keys.iter().for_each(|key| tx.put_entity(&entity(key)).unwrap()));
+    let store = harness.damage_entity(store, &keys[1])?;
+    let store = harness.damage_entity(store, &keys[3])?;
+    Some((store, keys))
+}
+
+pub(super) fn a_damaged_record_is_named_apart_and_passed(harness: &dyn StoreUnderTest) {
+    let Some((mut store, keys)) = spoiled_records(harness) else { return };
+    look(store.as_mut(), |tx| {
+        for (key, whole) in keys.iter().zip([true, false, true, false]) {
+            match tx.entity(key) {
+                Ok(found) => assert!(whole && found == Some(entity(key)), "{key}"),
+                Err(error) => assert!(!whole && matches!(error, StoreError::Damaged(_)), "{key}: {error:?}"),
+            }
+        }
+        let all = tx.entities_after(None, None, 9).unwrap();
+        assert_eq!(all.entities, [&keys[0], &keys[2]].map(entity));
+        assert_eq!((all.damaged.len(), all.last.as_ref()), (2, keys.last()), "the last row is a damaged one");
+        assert!(all.damaged[0].contains("a 2") && all.damaged[1].contains("b 2"), "{:?}", all.damaged);
+        let of_type = tx.entities_after(Some("b"), Some(&keys[1]), 9).unwrap();
+        assert_eq!((of_type.entities, of_type.damaged.len()), (vec![entity(&keys[2])], 1));
+        // One by one: a page that holds nothing whole still leads to the next.
+        let (mut seen, mut after) = (Vec::new(), None);
+        for _ in 0..=keys.len() {
+            let page = tx.entities_after(None, after.as_ref(), 1).unwrap();
+            seen.push((page.entities.len(), page.damaged.len()));
+            let Some(last) = page.last else { break };
+            after = Some(last);
+        }
+        assert_eq!(seen, [(1, 0), (0, 1), (1, 0), (0, 1), (0, 0)]);
+        assert_eq!(after.as_ref(), keys.last());
+    });
+    commit(store.as_mut(), |tx| tx.put_entity(&entity(&keys[1])).unwrap());
+    look(store.as_mut(), |tx| {
+        assert_eq!(tx.entity(&keys[1]).unwrap(), Some(entity(&keys[1])), "written again it is whole");
+        assert_eq!(tx.entities_after(Some("a"), None, 9).unwrap().damaged, [""; 0]);
+    });
+}
+
+/// A store with five conflicts, settled but for the fourth, of which the second and the fourth are spoiled.
+fn spoiled_conflicts(harness: &dyn StoreUnderTest) -> Option<(Box<dyn Store>, Vec<ConflictRecord>)> {
+    let of = task(1, &note("1"));
+    let records: Vec<ConflictRecord> =
+        (1..=5).map(|at| if at == 4 { open_conflict(&of, at) } else { conflict(&of, at) }).collect();
+    let mut store = harness.create();
+    commit(store.as_mut(), |tx| records.iter().for_each(|record| tx.put_conflict(record).unwrap()));
+    let store = harness.damage_conflict(store, records[1].id)?;
+    let store = harness.damage_conflict(store, records[3].id)?;
+    Some((store, records))
+}
+
+pub(super) fn a_damaged_conflict_is_named_apart_and_passed(harness: &dyn StoreUnderTest) {
+    let Some((mut store, records)) = spoiled_conflicts(harness) else { return };
+    let whole = [4, 2, 0].map(|at: usize| records[at].clone());
+    look(store.as_mut(), |tx| {
+        for record in &records {
+            match tx.conflict(record.id) {
+                Ok(found) => assert!(whole.contains(record) && found.as_ref() == Some(record)),
+                Err(error) => assert!(!whole.contains(record) && matches!(error, StoreError::Damaged(_))),
+            }
+        }
+        let all = ConflictQuery::default();
+        let of_entity = ConflictQuery { entity: Some(note("1")), ..all.clone() };
+        for which in [&all, &of_entity] {
+            let page = tx.conflicts(which, 9).unwrap();
+            assert_eq!(page.conflicts, whole);
+            let named = [3, 1].map(|at: usize| records[at].id.to_string());
+            assert!(
+                page.damaged.len() == 2
+                    && page.damaged.iter().zip(named).all(|(said, id)| said.contains(&id))
+            );
+            // One by one: each whole one is found once, and each damaged one is named once.
+            let (mut found, mut named, mut before) = (Vec::new(), 0, None);
+            for _ in 0..=records.len() {
+                let page = tx.conflicts(&ConflictQuery { before, ..which.clone() }, 1).unwrap();
+                named += page.damaged.len();
+                let Some(last) = page.conflicts.last() else { break };
+                before = Some(last.id);
+                found.extend(page.conflicts);
+            }
+            assert_eq!((found.as_slice(), named), (&whole[..], 2));
+        }
+        let behind_damaged = ConflictQuery { before: Some(records[3].id), ..all.clone() };
+        assert_eq!(tx.conflicts(&behind_damaged, 9).unwrap().conflicts, whole[1..]);
+        let open = tx.conflicts(&ConflictQuery { open_only: true, ..all }, 9).unwrap();
+        assert_eq!((open.conflicts, open.damaged.len()), (vec![], 1), "it may be one that waits");
+    });
+}
+
+pub(super) fn a_damaged_conflict_is_never_pruned_and_whole_when_put_again(harness: &dyn StoreUnderTest) {
+    let Some((mut store, records)) = spoiled_conflicts(harness) else { return };
+    commit(store.as_mut(), |tx| {
+        assert_eq!(tx.prune_conflicts(Timestamp(i64::MAX), 2).unwrap(), 2, "none stands in another's way");
+        assert_eq!(tx.prune_conflicts(Timestamp(i64::MAX), 2).unwrap(), 1);
+        assert_eq!(tx.prune_conflicts(Timestamp(i64::MAX), 2).unwrap(), 0);
+        assert_eq!(tx.conflicts(&ConflictQuery::default(), 9).unwrap().damaged.len(), 2);
+        tx.put_conflict(&records[0]).unwrap();
+        tx.put_conflict(&records[3]).unwrap();
+    });
+    let mut store = harness.reopen(store);
+    commit(store.as_mut(), |tx| {
+        let page = tx.conflicts(&ConflictQuery::default(), 9).unwrap();
+        assert_eq!(page.conflicts, [records[0].clone(), records[3].clone()], "in its old place");
+        assert_eq!(page.damaged.len(), 1);
+        tx.put_conflict(&records[1]).unwrap();
+        assert_eq!(tx.prune_conflicts(Timestamp(i64::MAX), 9).unwrap(), 2);
+        assert_eq!(tx.conflicts(&ConflictQuery::default(), 9).unwrap().conflicts, [records[3].clone()]);
     });
 }

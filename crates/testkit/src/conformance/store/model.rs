@@ -3,12 +3,17 @@
 //! A run is named by its seed and repeats exactly. Few names and positions are used, so that rows meet often.
 
 use super::StoreUnderTest;
-use super::samples::{conflict, ended, entity, failure_note, lease, note, odd_fields, replica, task};
+use super::samples::{
+    conflict, conflict_id, ended, entity, failure_note, lease, odd_fields, pull_state, quarantined, replica,
+    task,
+};
+use landfall_core::conflict::ConflictRecord;
 use landfall_core::entity::{Body, StoredEntity};
 use landfall_core::failure::FailureKind;
-use landfall_core::id::{EntityKey, Fence, Fingerprint, IdempotencyKey, TaskId};
+use landfall_core::id::{ConflictId, EntityKey, Fence, Fingerprint, IdempotencyKey, TaskId};
 use landfall_core::store::{
-    ConflictRecord, Counts, Lease, Replica, Savepoint, Store, StoreError, StoreRead, StoreTx,
+    ConflictPage, ConflictQuery, Counts, Lease, PullState, QUARANTINE_MAX, Quarantined, Replica, Savepoint,
+    Store, StoreError, StoreRead, StoreTx,
 };
 use landfall_core::task::{Frozen, JournalEntry, StateKind, Task, TaskState};
 use landfall_core::time::Timestamp;
@@ -23,6 +28,8 @@ const TRANSACTIONS: usize = 60;
 const STEPS_MAX: u64 = 25;
 const ENTITIES: u64 = 6;
 const GENERATIONS: u64 = 5;
+/// How many conflicts of each record there may be.
+const CONFLICTS: u64 = 3;
 const LANES: [Option<&str>; 4] = [None, None, Some("a"), Some("b")];
 
 /// Does random work on a new store and on the model.
@@ -63,7 +70,11 @@ struct Model {
     tasks: Vec<Task>,
     entities: Vec<StoredEntity>,
     journal: Vec<JournalEntry>,
+    /// In the order in which they were kept.
     conflicts: Vec<ConflictRecord>,
+    pull: Option<PullState>,
+    /// All that ever were.
+    quarantined: Vec<Quarantined>,
 }
 
 impl Model {
@@ -83,6 +94,51 @@ impl Model {
 
     fn page(&self, limit: usize, matches: impl Fn(&Task) -> bool) -> Vec<Task> {
         self.tasks.iter().filter(|task| matches(task)).take(limit).cloned().collect()
+    }
+
+    /// Whether it may be kept.
+    fn put_conflict(&mut self, record: &ConflictRecord) -> bool {
+        match self.conflicts.iter_mut().find(|old| old.id == record.id) {
+            Some(old) if old.entity != record.entity => false,
+            Some(old) => {
+                *old = record.clone();
+                true
+            }
+            None => {
+                self.conflicts.push(record.clone());
+                true
+            }
+        }
+    }
+
+    fn conflicts(&self, which: &ConflictQuery, limit: usize) -> Vec<ConflictRecord> {
+        let end = match which.before {
+            None => self.conflicts.len(),
+            Some(before) => self.conflicts.iter().position(|record| record.id == before).unwrap_or(0),
+        };
+        let of_entity =
+            |record: &&ConflictRecord| which.entity.as_ref().is_none_or(|key| record.entity == *key);
+        let wanted = |record: &&ConflictRecord| of_entity(record) && (record.is_open() || !which.open_only);
+        self.conflicts[..end].iter().rev().filter(wanted).take(limit).cloned().collect()
+    }
+
+    fn entities_after(
+        &self,
+        entity_type: Option<&str>,
+        after: Option<&EntityKey>,
+        limit: usize,
+    ) -> Vec<StoredEntity> {
+        let of_type = |key: &EntityKey| entity_type.is_none_or(|kind| key.entity_type == kind);
+        let behind = |key: &EntityKey| after.is_none_or(|after| key > after);
+        let wanted = self.entities.iter().filter(|entity| of_type(&entity.key) && behind(&entity.key));
+        let mut found: Vec<StoredEntity> = wanted.cloned().collect();
+        found.sort_by_key(|entity| entity.key.clone());
+        found.truncate(limit);
+        found
+    }
+
+    fn quarantined(&self, limit: usize) -> Vec<Quarantined> {
+        self.quarantined.iter().rev().take(limit.min(QUARANTINE_MAX)).cloned().collect()
     }
 
     fn counts(&self) -> Counts {
@@ -140,12 +196,34 @@ fn step(random: &mut Random, tx: &mut dyn StoreTx, model: &mut Model, points: &m
             model.entities.retain(|old| old.key != entity.key);
             model.entities.push(entity);
         }
-        80..83 => {
-            let record = conflict(&random_task(random, 1), random.below(100) as i64);
-            tx.put_conflict(&record).unwrap();
-            model.conflicts.push(record);
+        80..82 => {
+            let record = random_conflict(random);
+            let expected = model.put_conflict(&record);
+            check_outcome(tx.put_conflict(&record), expected);
         }
-        83..86 => {
+        82 => {
+            let before = Timestamp(random.below(100) as i64);
+            let may_go = |record: &ConflictRecord| !record.is_open() && record.at < before;
+            let old = model.conflicts.iter().filter(|record| may_go(record)).count();
+            // All of them or none: which ones go first is not promised.
+            let limit = if random.below(2) == 0 { old } else { 99_999 };
+            assert_eq!(tx.prune_conflicts(before, limit).unwrap(), old);
+            model.conflicts.retain(|record| !may_go(record));
+        }
+        83 => {
+            model.pull = Some(pull_state(u32::try_from(random.below(1_000)).unwrap()));
+            tx.put_pull_state(model.pull.as_ref().expect("just set")).unwrap();
+        }
+        84 => {
+            // Seldom, so that the bound is met in some of the runs.
+            let many = if random.below(20) == 0 { QUARANTINE_MAX as u64 } else { 3 };
+            for _ in 0..random.below(many) {
+                let record = quarantined(random.below(100) as i64);
+                tx.put_quarantined(&record).unwrap();
+                model.quarantined.push(record);
+            }
+        }
+        85 => {
             let before = Timestamp(random.below(100) as i64);
             let old = model.journal.iter().filter(|entry| entry.at < before).count();
             // All of them or none: which ones go first is not promised.
@@ -195,7 +273,7 @@ fn check_outcome(outcome: Result<(), StoreError>, expected: bool) {
 fn ask(random: &mut Random, rows: &dyn StoreRead, model: &Model) {
     let (after, limit, now) =
         (random.below(80), random.below(12) as usize, Timestamp(random.below(300) as i64));
-    match random.below(12) {
+    match random.below(15) {
         0 => assert_eq!(rows.counts().unwrap(), model.counts()),
         1 => {
             let id = random_task(random, 1).id;
@@ -241,10 +319,29 @@ fn ask(random: &mut Random, rows: &dyn StoreRead, model: &Model) {
             let known = model.entities.iter().find(|entity| entity.key == key);
             assert_eq!(rows.entity(&key).unwrap().as_ref(), known);
         }
+        11 | 12 => {
+            let which = ConflictQuery {
+                entity: (random.below(2) == 0).then(|| random_key(random)),
+                open_only: random.below(2) == 0,
+                before: (random.below(2) == 0).then(|| random_conflict_id(random)),
+            };
+            let expected = ConflictPage { conflicts: model.conflicts(&which, limit), damaged: vec![] };
+            assert_eq!(rows.conflicts(&which, limit).unwrap(), expected, "{which:?}, at most {limit}");
+            let id = random_conflict_id(random);
+            let known = model.conflicts.iter().find(|record| record.id == id);
+            assert_eq!(rows.conflict(id).unwrap().as_ref(), known);
+        }
+        13 => {
+            let kind = random.pick(&[None, Some("note"), Some("task"), Some("none")]).copied().flatten();
+            let after = (random.below(2) == 0).then(|| random_key(random));
+            let page = rows.entities_after(kind, after.as_ref(), limit).unwrap();
+            let expected = model.entities_after(kind, after.as_ref(), limit);
+            assert_eq!(page.last.as_ref(), expected.last().map(|entity| &entity.key));
+            assert_eq!((page.entities, page.damaged.len()), (expected, 0), "{kind:?} behind {after:?}");
+        }
         _ => {
-            let key = random_key(random);
-            let of = model.conflicts.iter().rev().filter(|record| record.entity == key).take(limit);
-            assert_eq!(rows.conflicts(Some(&key), limit).unwrap(), of.cloned().collect::<Vec<_>>());
+            assert_eq!(rows.pull_state().unwrap(), model.pull);
+            assert_eq!(rows.quarantined(limit).unwrap(), model.quarantined(limit));
         }
     }
 }
@@ -287,11 +384,23 @@ fn compare_everything(store: &mut dyn Store, model: &Model) {
     for key in (0..ENTITIES).map(key) {
         assert_eq!(tx.entity(&key).unwrap().as_ref(), model.entities.iter().find(|entity| entity.key == key));
     }
-    assert!(tx.conflicts(None, usize::MAX).unwrap().iter().eq(model.conflicts.iter().rev()));
+    for open_only in [false, true] {
+        let which = ConflictQuery { open_only, ..ConflictQuery::default() };
+        let expected = model.conflicts(&which, usize::MAX);
+        assert_eq!(tx.conflicts(&which, usize::MAX).unwrap().conflicts, expected);
+    }
+    let all = model.entities_after(None, None, usize::MAX);
+    assert_eq!(tx.entities_after(None, None, usize::MAX).unwrap().entities, all);
+    assert_eq!(tx.pull_state().unwrap(), model.pull);
+    assert!(
+        tx.quarantined(usize::MAX).unwrap() == model.quarantined(usize::MAX),
+        "the newest, the last first"
+    );
 }
 
+/// Of two types.
 fn key(number: u64) -> EntityKey {
-    note(&number.to_string())
+    EntityKey::new(if number % 2 == 0 { "note" } else { "task" }, number.to_string())
 }
 
 fn id(key: &EntityKey, generation: u64) -> TaskId {
@@ -362,6 +471,25 @@ fn random_entity(random: &mut Random) -> StoredEntity {
         local: body(random),
         base: full.base.filter(|_| random.below(2) == 0),
         staged: full.staged.filter(|_| random.below(2) == 0),
+        reading: random.below(9),
+        ..full
+    }
+}
+
+fn random_conflict_id(random: &mut Random) -> ConflictId {
+    let key = random_key(random);
+    conflict_id(&task(1, &key), random.below(CONFLICTS) as i64)
+}
+
+/// Sometimes under the name of a conflict of another record, which must be refused once that one is known.
+fn random_conflict(random: &mut Random) -> ConflictRecord {
+    let key = random_key(random);
+    let full = conflict(&task(1, &key), random.below(CONFLICTS) as i64);
+    ConflictRecord {
+        id: if random.below(10) == 0 { random_conflict_id(random) } else { full.id },
+        at: Timestamp(random.below(100) as i64),
+        settled: full.settled.filter(|_| random.below(2) == 0),
+        remote: full.remote.filter(|_| random.below(2) == 0),
         ..full
     }
 }

@@ -1,9 +1,11 @@
 //! Promises about questions: what is found, in which order, and never more than was asked for.
 
-use super::samples::{conflict, ended, note, task};
+use super::samples::{conflict, conflict_id, ended, entity, note, open_conflict, quarantined, task};
 use super::{StoreUnderTest, commit, look};
+use landfall_core::conflict::ConflictRecord;
+use landfall_core::entity::StoredEntity;
 use landfall_core::id::{EntityKey, Fence};
-use landfall_core::store::{Counts, Page, Store, StoreRead};
+use landfall_core::store::{ConflictPage, ConflictQuery, Counts, EntityPage, Page, Store, StoreRead};
 use landfall_core::task::{StateKind, Task, TaskState};
 use landfall_core::time::Timestamp;
 
@@ -142,7 +144,9 @@ pub(super) fn names_are_never_joined(harness: &dyn StoreUnderTest) {
     put(store.as_mut(), &tasks);
     commit(store.as_mut(), |tx| {
         for key in &keys {
-            tx.put_entity(&landfall_core::entity::StoredEntity::unknown(key.clone())).unwrap();
+            tx.put_entity(&StoredEntity::unknown(key.clone())).unwrap();
+            let record = ConflictRecord { remote: None, ..conflict(&task(1, key), 1) };
+            tx.put_conflict(&ConflictRecord { entity: key.clone(), ..record }).unwrap();
         }
     });
     look(store.as_mut(), |tx| {
@@ -150,6 +154,12 @@ pub(super) fn names_are_never_joined(harness: &dyn StoreUnderTest) {
             assert_eq!(tx.next_of_entity(&task.entity, 0).unwrap().as_ref(), Some(task));
             assert_eq!(tx.last_of_entity(&task.entity).unwrap().as_ref(), Some(task));
             assert_eq!(tx.entity(&task.entity).unwrap().map(|entity| entity.key), Some(task.entity.clone()));
+            let which = ConflictQuery { entity: Some(task.entity.clone()), ..ConflictQuery::default() };
+            let of_entity = tx.conflicts(&which, 99).unwrap().conflicts;
+            assert!(of_entity.iter().map(|record| &record.entity).eq([&task.entity]));
+            let of_type = tx.entities_after(Some(&task.entity.entity_type), None, 99).unwrap().entities;
+            let same_type = keys.iter().filter(|key| key.entity_type == task.entity.entity_type);
+            assert_eq!(of_type.len(), same_type.count());
         }
     });
 }
@@ -269,34 +279,219 @@ pub(super) fn the_oldest_is_the_one_in_front(harness: &dyn StoreUnderTest) {
     assert_eq!(look(store.as_mut(), |tx| tx.oldest().unwrap()), Some(Timestamp(5)));
 }
 
-pub(super) fn conflicts_come_newest_first(harness: &dyn StoreUnderTest) {
-    let mut store = harness.create();
-    let kept = [("a", 5), ("b", 900), ("a", 3), ("a", 3), ("b", 1)];
-    for (id, at) in kept {
-        commit(store.as_mut(), |tx| tx.put_conflict(&conflict(&task(1, &note(id)), at)).unwrap());
+/// Keys in no order, of types and with ids that are easily confused. The two texts "é" are written differently.
+fn odd_keys() -> Vec<EntityKey> {
+    let keys = [
+        ("note", "b"),
+        ("a", "10"),
+        ("note", ""),
+        ("Note", "a"),
+        ("note", "a"),
+        ("a", "9"),
+        ("note", "a\u{0}"),
+        ("notes", ""),
+        ("a", "é"),
+        ("note\u{0}", "z"),
+        ("a", "e\u{301}"),
+        ("", "z"),
+        ("note", "A"),
+        ("é", "\u{10ffff}"),
+        ("a", "Z"),
+        ("é", "\u{ffff}"),
+    ];
+    keys.into_iter().map(|(kind, id)| EntityKey::new(kind, id)).collect()
+}
+
+fn put_records(store: &mut dyn Store, keys: &[EntityKey]) {
+    commit(store, |tx| keys.iter().for_each(|key| tx.put_entity(&entity(key)).unwrap()));
+}
+
+/// Reads page by page and checks each: never more than asked for, in order, and where the next one begins.
+fn all_pages(rows: &dyn StoreRead, entity_type: Option<&str>, limit: usize) -> Vec<EntityKey> {
+    let (mut keys, mut after) = (Vec::new(), None);
+    for _ in 0..=odd_keys().len() {
+        let page = rows.entities_after(entity_type, after.as_ref(), limit).unwrap();
+        assert!(page.entities.len() <= limit && page.damaged.is_empty());
+        assert_eq!(page.last.as_ref(), page.entities.last().map(|entity| &entity.key));
+        assert!(page.entities.iter().all(|found| *found == entity(&found.key)));
+        keys.extend(page.entities.iter().map(|entity| entity.key.clone()));
+        after = page.last;
+        if after.is_none() {
+            return keys;
+        }
     }
+    panic!("the pages never end");
+}
+
+pub(super) fn records_come_in_order_of_type_then_id_byte_by_byte(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    let mut keys = odd_keys();
+    put_records(store.as_mut(), &keys);
+    keys.sort_by(|a, b| {
+        let bytes =
+            |key: &EntityKey| (key.entity_type.clone().into_bytes(), key.entity_id.clone().into_bytes());
+        bytes(a).cmp(&bytes(b))
+    });
     let mut store = harness.reopen(store);
     look(store.as_mut(), |tx| {
-        let moments = |id: Option<&str>, limit| -> Vec<i64> {
-            let key = id.map(note);
-            tx.conflicts(key.as_ref(), limit).unwrap().iter().map(|record| record.at.0).collect()
+        for limit in [1, 2, 5, 99, usize::MAX] {
+            assert_eq!(all_pages(tx, None, limit), keys, "pages of {limit}");
+        }
+    });
+}
+
+pub(super) fn records_of_a_type_are_found_apart(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    put_records(store.as_mut(), &odd_keys());
+    look(store.as_mut(), |tx| {
+        for kind in ["", "a", "note", "Note", "note\u{0}", "notes", "é", "e\u{301}", "not", "z"] {
+            let mut expected: Vec<EntityKey> =
+                odd_keys().into_iter().filter(|key| key.entity_type == kind).collect();
+            expected.sort();
+            for limit in [1, 3, 99] {
+                assert_eq!(all_pages(tx, Some(kind), limit), expected, "{kind:?} in pages of {limit}");
+            }
+        }
+    });
+}
+
+pub(super) fn a_page_of_records_may_begin_anywhere(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    let keys = [("b", "2"), ("b", "4"), ("c", "1"), ("b", "")].map(|(kind, id)| EntityKey::new(kind, id));
+    put_records(store.as_mut(), &keys);
+    look(store.as_mut(), |tx| {
+        let ids = |kind, after: (&str, &str)| -> Vec<String> {
+            let after = EntityKey::new(after.0, after.1);
+            let page = tx.entities_after(kind, Some(&after), 99).unwrap();
+            page.entities.into_iter().map(|entity| entity.key.entity_id).collect()
         };
-        assert_eq!(moments(None, 99), [1, 3, 3, 900, 5], "the last kept first, whatever the clock said");
-        assert_eq!(moments(None, 2), [1, 3]);
-        assert_eq!(moments(Some("a"), 99), [3, 3, 5]);
-        assert_eq!(moments(Some("b"), 1), [1]);
-        assert_eq!(moments(Some("c"), 99), [0; 0]);
+        let none: [&str; 0] = [];
+        assert_eq!(ids(Some("b"), ("b", "")), ["2", "4"], "behind the empty name");
+        assert_eq!(ids(Some("b"), ("b", "3")), ["4"], "behind one that is not there");
+        assert_eq!(ids(Some("b"), ("b", "4")), none);
+        assert_eq!(ids(Some("b"), ("a", "9")), ["", "2", "4"], "behind a type before it");
+        assert_eq!(ids(Some("b"), ("c", "")), none, "behind a type after it");
+        assert_eq!(ids(None, ("a", "z")), ["", "2", "4", "1"]);
+        assert_eq!(ids(None, ("b", "2")), ["4", "1"]);
+        assert_eq!(ids(None, ("b", "z")), ["1"]);
+        assert_eq!(ids(None, ("c", "1")), none);
+        let page = tx.entities_after(Some("b"), Some(&EntityKey::new("c", "")), 9).unwrap();
+        assert_eq!(page, EntityPage::default());
+    });
+}
+
+/// Which conflicts are asked for: of a record, and whether only open ones.
+fn which(id: Option<&str>, open_only: bool) -> ConflictQuery {
+    ConflictQuery { entity: id.map(note), open_only, before: None }
+}
+
+fn moments(rows: &dyn StoreRead, which: &ConflictQuery, limit: usize) -> Vec<i64> {
+    let page = rows.conflicts(which, limit).unwrap();
+    assert_eq!(page.damaged, [""; 0]);
+    page.conflicts.iter().map(|record| record.at.0).collect()
+}
+
+/// Conflicts of two records, open where the number is odd; kept in this order.
+fn keep_some(store: &mut dyn Store) -> Vec<ConflictRecord> {
+    let kept = [("a", 5), ("b", 900), ("a", 3), ("a", 4), ("b", 1), ("a", 2), ("b", 7)];
+    let records: Vec<ConflictRecord> = kept
+        .into_iter()
+        .map(|(id, at)| {
+            let task = task(1, &note(id));
+            if at % 2 == 1 { open_conflict(&task, at) } else { conflict(&task, at) }
+        })
+        .collect();
+    for record in &records {
+        commit(store, |tx| tx.put_conflict(record).unwrap());
+    }
+    records
+}
+
+pub(super) fn conflicts_come_newest_first(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    keep_some(store.as_mut());
+    let mut store = harness.reopen(store);
+    look(store.as_mut(), |tx| {
+        let all = [7, 2, 1, 4, 3, 900, 5];
+        assert_eq!(moments(tx, &which(None, false), 99), all, "the last kept first, whatever the clock said");
+        assert_eq!(moments(tx, &which(None, false), 2), [7, 2]);
+        assert_eq!(moments(tx, &which(Some("a"), false), 99), [2, 4, 3, 5]);
+        assert_eq!(moments(tx, &which(Some("b"), false), 1), [7]);
+        assert_eq!(moments(tx, &which(Some("c"), false), usize::MAX), [0; 0]);
+    });
+}
+
+pub(super) fn open_conflicts_are_found_apart(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    let records = keep_some(store.as_mut());
+    look(store.as_mut(), |tx| {
+        assert_eq!(moments(tx, &which(None, true), 99), [7, 1, 3, 5]);
+        assert_eq!(moments(tx, &which(None, true), 3), [7, 1, 3]);
+        assert_eq!(moments(tx, &which(Some("a"), true), 99), [3, 5]);
+        assert_eq!(moments(tx, &which(Some("b"), true), 1), [7]);
+        assert_eq!(moments(tx, &which(Some("c"), true), 99), [0; 0]);
+    });
+    let settled = conflict(&task(1, &note("a")), 3);
+    assert_eq!(settled.id, records[2].id);
+    commit(store.as_mut(), |tx| tx.put_conflict(&settled).unwrap());
+    look(store.as_mut(), |tx| {
+        assert_eq!(moments(tx, &which(None, true), 99), [7, 1, 5]);
+        assert_eq!(moments(tx, &which(Some("a"), true), 99), [5]);
+        assert_eq!(moments(tx, &which(Some("a"), false), 99), [2, 4, 3, 5]);
+    });
+}
+
+pub(super) fn conflicts_are_read_page_by_page(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    let records = keep_some(store.as_mut());
+    look(store.as_mut(), |tx| {
+        for entity in [None, Some("a"), Some("b"), Some("c")] {
+            for open_only in [false, true] {
+                let all = moments(tx, &which(entity, open_only), 99);
+                for limit in [1, 2, 3, 99] {
+                    let (mut read, mut before) = (Vec::new(), None);
+                    // A page too many would show in what was read.
+                    for _ in 0..=records.len() {
+                        let which = ConflictQuery { before, ..which(entity, open_only) };
+                        let page = tx.conflicts(&which, limit).unwrap().conflicts;
+                        let Some(last) = page.last() else { break };
+                        before = Some(last.id);
+                        assert!(page.len() <= limit);
+                        read.extend(page.iter().map(|record| record.at.0));
+                    }
+                    assert_eq!(read, all, "{entity:?}, open only: {open_only}, in pages of {limit}");
+                }
+            }
+        }
+        // Behind one that the question itself would not find: its place is what counts.
+        let behind = |at: usize, which| ConflictQuery { before: Some(records[at].id), ..which };
+        assert_eq!(moments(tx, &behind(4, which(Some("a"), false)), 99), [4, 3, 5]);
+        assert_eq!(moments(tx, &behind(3, which(None, true)), 99), [3, 5]);
+        assert_eq!(moments(tx, &behind(0, which(None, false)), 99), [0; 0]);
+        let unknown =
+            ConflictQuery { before: Some(conflict_id(&task(9, &note("9")), 9)), ..which(None, false) };
+        assert_eq!(tx.conflicts(&unknown, 99).unwrap(), ConflictPage::default());
     });
 }
 
 pub(super) fn a_limit_of_nothing_gives_nothing(harness: &dyn StoreUnderTest) {
     let mut store = harness.create();
     put(store.as_mut(), &[task(1, &note("1"))]);
-    commit(store.as_mut(), |tx| tx.put_conflict(&conflict(&task(1, &note("1")), 1)).unwrap());
+    commit(store.as_mut(), |tx| {
+        tx.put_conflict(&conflict(&task(1, &note("1")), 1)).unwrap();
+        tx.put_entity(&entity(&note("1"))).unwrap();
+        tx.put_quarantined(&quarantined(1)).unwrap();
+    });
     look(store.as_mut(), |tx| {
         assert_eq!(tx.tasks_after(0, 0).unwrap(), Page::default());
         assert_eq!(tx.claimable(Timestamp(1), 0).unwrap(), Page::default());
         assert_eq!(tx.tasks_in_state(StateKind::Pending, 0, 0).unwrap(), Page::default());
-        assert_eq!(tx.conflicts(None, 0).unwrap(), []);
+        let all = ConflictQuery::default();
+        assert_eq!(tx.conflicts(&all, 0).unwrap(), ConflictPage::default());
+        let of_entity = ConflictQuery { entity: Some(note("1")), ..all };
+        assert_eq!(tx.conflicts(&of_entity, 0).unwrap(), ConflictPage::default());
+        assert_eq!(tx.entities_after(None, None, 0).unwrap(), EntityPage::default());
+        assert_eq!(tx.entities_after(Some("note"), None, 0).unwrap(), EntityPage::default());
+        assert_eq!(tx.quarantined(0).unwrap(), []);
     });
 }

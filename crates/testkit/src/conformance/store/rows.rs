@@ -1,14 +1,18 @@
 //! Promises about single rows: each reads back as it was written, is replaced by its like, and goes when it must.
 
 use super::samples::{
-    client, conflict, ended, entity, failure_note, full_task, lease, note, odd_fields, replica, task,
+    client, conflict, conflict_id, ended, entity, failure_note, full_task, lease, note, odd_fields,
+    open_conflict, pull_state, quarantined, replica, task,
 };
 use super::{StoreUnderTest, commit, look};
 use landfall_core::change::Operation;
+use landfall_core::conflict::{ConflictRecord, DecidedBy, Found, Settled, Why};
 use landfall_core::entity::{Base, Body, RemoteEntity, StoredEntity};
 use landfall_core::failure::FailureKind;
 use landfall_core::id::{EntityKey, Fence, Fingerprint, IdempotencyKey, TaskId};
-use landfall_core::store::{Counts, Page, Replica, StoreError};
+use landfall_core::store::{
+    ConflictQuery, Counts, Page, PullState, QUARANTINE_MAX, Replica, StoreError, StoreRead,
+};
 use landfall_core::task::{FailureNote, Frozen, JournalEntry, StateKind, Task, TaskState, Verdict};
 use landfall_core::time::{Hlc, Timestamp};
 use landfall_core::value::Fields;
@@ -84,10 +88,12 @@ pub(super) fn every_part_of_a_task_reads_back(harness: &dyn StoreUnderTest) {
 pub(super) fn every_part_of_an_entity_reads_back(harness: &dyn StoreUnderTest) {
     let bodies = [Body::Deleted, Body::Live(Fields::new()), Body::Live(odd_fields())];
     let versions = [None, Some("".into()), Some("7".into())];
+    let times =
+        [None, Some(Hlc { wall_ms: i64::MIN, counter: 0 }), Some(Hlc { wall_ms: 0, counter: u32::MAX })];
     let or_none = |body: &Body| [None, Some(body.clone())];
     let mut entities = Vec::new();
     for (base, local, staged) in combinations(&bodies) {
-        for version in &versions {
+        for (version, changed_at) in versions.iter().zip(times) {
             for complete in [false, true] {
                 let key = note(&entities.len().to_string());
                 entities.push(StoredEntity {
@@ -95,7 +101,11 @@ pub(super) fn every_part_of_an_entity_reads_back(harness: &dyn StoreUnderTest) {
                     generation: u64::MAX - entities.len() as u64,
                     base: base.clone().map(|body| Base { body, version: version.clone(), complete }),
                     local: local.clone(),
-                    staged: staged.clone().map(|body| RemoteEntity { key, body, version: version.clone() }),
+                    staged: staged.clone().map(|body| RemoteEntity {
+                        changed_at,
+                        ..RemoteEntity::new(key, body, version.clone())
+                    }),
+                    reading: (u64::MAX / 2).wrapping_add(entities.len() as u64),
                 });
             }
         }
@@ -116,6 +126,9 @@ pub(super) fn every_part_of_an_entity_reads_back(harness: &dyn StoreUnderTest) {
             assert_eq!(tx.entity(&entity.key).unwrap().as_ref(), Some(entity));
         }
         assert_eq!(tx.entity(&EntityKey::new("note", "")).unwrap(), None);
+        let mut all = tx.entities_after(None, None, usize::MAX).unwrap();
+        all.entities.sort_by_key(|entity| entity.key.entity_id.parse::<usize>().unwrap());
+        assert!(all.entities == entities && all.damaged.is_empty(), "a page has them as a single look has");
     });
     commit(store.as_mut(), |tx| turned.iter().for_each(|entity| tx.put_entity(entity).unwrap()));
     let mut store = harness.reopen(store);
@@ -124,7 +137,7 @@ pub(super) fn every_part_of_an_entity_reads_back(harness: &dyn StoreUnderTest) {
             assert_eq!(tx.entity(&entity.key).unwrap().as_ref(), Some(entity));
         }
     });
-    let foreign = RemoteEntity { key: note("other"), body: Body::Deleted, version: None };
+    let foreign = RemoteEntity::new(note("other"), Body::Deleted, None);
     let mixed = StoredEntity { staged: Some(foreign), ..entity(&note("own")) };
     let refused = look(store.as_mut(), |tx| tx.put_entity(&mixed));
     assert!(matches!(refused, Err(StoreError::Misuse(_))), "a staged state belongs to its record");
@@ -165,38 +178,229 @@ pub(super) fn every_end_of_a_task_reads_back(harness: &dyn StoreUnderTest) {
     });
 }
 
+/// Each part of a conflict in each of its forms, one by one.
+fn conflict_variants() -> Vec<ConflictRecord> {
+    let full = conflict(&full_task(1), i64::MIN);
+    let mut records = vec![full.clone()];
+    let mut vary = |change: &dyn Fn(&mut ConflictRecord)| {
+        let id = conflict_id(&full_task(1), records.len() as i64);
+        let mut record = ConflictRecord { id, ..full.clone() };
+        change(&mut record);
+        records.push(record);
+    };
+    let whys = [
+        Why::Fields,
+        Why::EditedHereDeletedThere,
+        Why::DeletedHereEditedThere,
+        Why::Refused(String::new()),
+        Why::RemoteUnknown,
+        Why::TooManyRounds,
+    ];
+    for why in whys {
+        vary(&|record| record.why = why.clone());
+    }
+    for body in [Body::Deleted, Body::Live(Fields::new()), Body::Live(odd_fields())] {
+        let remote = |version| Some(RemoteEntity::new(full_task(1).entity, body.clone(), version));
+        vary(&|record| record.remote = remote(None));
+        vary(&|record| record.remote = remote(Some("".into())));
+        vary(&|record| record.local = body.clone());
+        vary(&|record| record.proposal = Some(body.clone()));
+        vary(&|record| record.base = Some(Base { body: body.clone(), version: None, complete: false }));
+        vary(&|record| {
+            let (by, result) = (DecidedBy::App, body.clone());
+            record.settled = Some(Settled { by, at: Timestamp(-1), result, sent_as: None, forked_to: None });
+        });
+    }
+    vary(&|record| record.settled = None);
+    vary(&|record| record.remote = None);
+    vary(&|record| record.base = None);
+    vary(&|record| record.proposal = None);
+    vary(&|record| record.fields = vec![]);
+    vary(&|record| record.found = Found::Push);
+    vary(&|record| record.at = Timestamp(i64::MAX));
+    vary(&|record| record.change = "{ \"n\": 1.0,\n\"\u{0}\": \"é\" }".into());
+    vary(&|record| record.rule = String::new());
+    vary(&|record| {
+        // As deep as a value can be that was read from a backend; in the record it stands deeper still.
+        let text = format!("{{\"deep\":{}{}}}", "[".repeat(126), "]".repeat(126));
+        let body = Body::Live(Fields::parse(&text).expect("as deep as may be"));
+        record.remote = Some(RemoteEntity::new(full_task(1).entity, body, None));
+    });
+    vary(&|record| {
+        record.entity = EntityKey::new("", "e\u{301}\u{0}");
+        record.remote = None;
+    });
+    records
+}
+
 pub(super) fn every_part_of_a_conflict_reads_back(harness: &dyn StoreUnderTest) {
     let mut store = harness.create();
-    let full = conflict(&full_task(1), i64::MIN);
-    let remote = |body, version| Some(RemoteEntity { key: full.entity.clone(), body, version });
-    let mut records = vec![full.clone()];
-    for remote in [None, remote(Body::Deleted, None), remote(Body::Live(odd_fields()), Some("".into()))] {
-        for base in [None, Some(String::new())] {
-            let (local, rule) = (String::new(), "é".to_owned());
-            records.push(landfall_core::store::ConflictRecord {
-                base,
-                local,
-                rule,
-                remote: remote.clone(),
-                ..full.clone()
-            });
-        }
-    }
+    let mut records = conflict_variants();
     commit(store.as_mut(), |tx| records.iter().for_each(|record| tx.put_conflict(record).unwrap()));
     let mut store = harness.reopen(store);
-    records.reverse();
-    assert_eq!(look(store.as_mut(), |tx| tx.conflicts(None, 99).unwrap()), records);
-    let foreign = RemoteEntity { key: note("other"), body: Body::Deleted, version: None };
-    let mixed = landfall_core::store::ConflictRecord { remote: Some(foreign), ..full };
-    let refused = look(store.as_mut(), |tx| tx.put_conflict(&mixed));
-    assert!(matches!(refused, Err(StoreError::Misuse(_))), "a remote state belongs to its record");
+    look(store.as_mut(), |tx| {
+        for record in &records {
+            assert_eq!(tx.conflict(record.id).unwrap().as_ref(), Some(record));
+        }
+        assert_eq!(tx.conflict(conflict_id(&full_task(2), 0)).unwrap(), None);
+        records.reverse();
+        assert_eq!(kept(tx), records);
+        let result = |record: &ConflictRecord| record.settled.as_ref().map(|end| end.result.clone());
+        let read = tx.conflict(conflict(&full_task(1), i64::MIN).id).unwrap().and_then(|it| result(&it));
+        let read = read.as_ref().and_then(Body::fields).map(Fields::to_json);
+        assert_eq!(read, Some(odd_fields().to_json()), "a number is also written as it was");
+    });
+}
+
+fn kept(rows: &dyn StoreRead) -> Vec<ConflictRecord> {
+    rows.conflicts(&ConflictQuery::default(), 99).unwrap().conflicts
+}
+
+pub(super) fn a_conflict_that_is_put_again_replaces_itself_in_its_place(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    let [first, second, third] = [1, 2, 3].map(|at| open_conflict(&task(1, &note("1")), at));
+    commit(store.as_mut(), |tx| [&first, &second, &third].map(|record| tx.put_conflict(record).unwrap()));
+    // Other parts, another task, another moment: it is still the same conflict.
+    let settled = ConflictRecord {
+        at: Timestamp(99),
+        task_id: full_task(1).id,
+        rule: "ask".into(),
+        ..conflict(&task(1, &note("1")), 2)
+    };
+    commit(store.as_mut(), |tx| {
+        tx.put_conflict(&settled).unwrap();
+        assert_eq!(kept(tx), [third.clone(), settled.clone(), first.clone()]);
+    });
+    let mut store = harness.reopen(store);
+    look(store.as_mut(), |tx| {
+        assert_eq!(kept(tx), [third.clone(), settled.clone(), first.clone()]);
+        assert_eq!(tx.conflict(second.id).unwrap().as_ref(), Some(&settled));
+        let open = ConflictQuery { open_only: true, ..ConflictQuery::default() };
+        assert_eq!(tx.conflicts(&open, 9).unwrap().conflicts, [third.clone(), first.clone()]);
+    });
+    commit(store.as_mut(), |tx| {
+        tx.put_conflict(&second).unwrap();
+        assert_eq!(kept(tx), [third.clone(), second.clone(), first.clone()], "and it may wait again");
+        assert_eq!(tx.prune_conflicts(Timestamp(i64::MAX), 9).unwrap(), 0);
+    });
+}
+
+pub(super) fn a_conflict_stays_with_its_record(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    let record = conflict(&task(1, &note("own")), 1);
+    commit(store.as_mut(), |tx| tx.put_conflict(&record).unwrap());
+    let foreign = Some(RemoteEntity::new(note("other"), Body::Deleted, None));
+    let moved = ConflictRecord { entity: note("other"), remote: None, ..record.clone() };
+    commit(store.as_mut(), |tx| {
+        for (wrong, what) in [
+            (
+                ConflictRecord { remote: foreign.clone(), ..record.clone() },
+                "a remote state of another record",
+            ),
+            (ConflictRecord { remote: foreign.clone(), ..moved.clone() }, "a move with its remote state"),
+            (moved.clone(), "a move"),
+            (
+                ConflictRecord { remote: foreign.clone(), ..conflict(&task(2, &note("new")), 2) },
+                "a new one with a remote state of another record",
+            ),
+        ] {
+            let refused = tx.put_conflict(&wrong);
+            assert!(matches!(refused, Err(StoreError::Misuse(_))), "{what}: {refused:?}");
+        }
+    });
+    look(store.as_mut(), |tx| {
+        assert_eq!(kept(tx), std::slice::from_ref(&record));
+        for (id, expected) in [("own", vec![record.clone()]), ("other", vec![])] {
+            let which = ConflictQuery { entity: Some(note(id)), ..ConflictQuery::default() };
+            assert_eq!(tx.conflicts(&which, 9).unwrap().conflicts, expected, "{id}");
+        }
+    });
+}
+
+pub(super) fn only_settled_conflicts_that_are_older_are_pruned(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    let of = task(1, &note("1"));
+    let moments = |tx: &dyn StoreRead| kept(tx).iter().map(|record| record.at.0).collect::<Vec<_>>();
+    // Kept in no order of time, and open ones among them.
+    commit(store.as_mut(), |tx| {
+        for at in [40, 10, 30, 20, 50] {
+            tx.put_conflict(&conflict(&of, at)).unwrap();
+            tx.put_conflict(&open_conflict(&of, at + 1)).unwrap();
+        }
+    });
+    commit(store.as_mut(), |tx| {
+        assert_eq!(tx.prune_conflicts(Timestamp(10), 9).unwrap(), 0, "at the boundary is not older");
+        assert_eq!(tx.prune_conflicts(Timestamp(40), 0).unwrap(), 0);
+        assert_eq!(tx.prune_conflicts(Timestamp(40), 2).unwrap(), 2);
+        assert_eq!(tx.prune_conflicts(Timestamp(40), 2).unwrap(), 1);
+        assert_eq!(tx.prune_conflicts(Timestamp(40), usize::MAX).unwrap(), 0);
+        assert_eq!(moments(tx), [51, 50, 21, 31, 11, 41, 40]);
+    });
+    let mut store = harness.reopen(store);
+    commit(store.as_mut(), |tx| {
+        assert_eq!(moments(tx), [51, 50, 21, 31, 11, 41, 40]);
+        assert_eq!(tx.conflict(conflict_id(&of, 10)).unwrap(), None);
+        let which = ConflictQuery { entity: Some(note("1")), ..ConflictQuery::default() };
+        assert_eq!(tx.conflicts(&which, 99).unwrap().conflicts.len(), 7);
+        assert_eq!(tx.prune_conflicts(Timestamp(i64::MAX), usize::MAX).unwrap(), 2);
+        assert_eq!(moments(tx), [51, 21, 31, 11, 41], "what waits stays, however old");
+        tx.put_conflict(&conflict(&of, 5)).unwrap();
+        assert_eq!(moments(tx), [5, 51, 21, 31, 11, 41]);
+    });
+}
+
+pub(super) fn the_pull_state_reads_back_the_newest(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    let cursor = |text: &str| PullState { cursor: Some(text.into()), ..PullState::default() };
+    let swept_to = Some(EntityKey::new("", "\u{0}'"));
+    let states = [
+        PullState::default(),
+        pull_state(1),
+        cursor(""),
+        cursor("e\u{301}\n"),
+        PullState { reading: u32::MAX, sweep: true, swept_to, ..PullState::default() },
+    ];
+    for state in &states {
+        commit(store.as_mut(), |tx| tx.put_pull_state(state).unwrap());
+        assert_eq!(look(store.as_mut(), |tx| tx.pull_state().unwrap()).as_ref(), Some(state));
+    }
+    let mut store = harness.reopen(store);
+    assert_eq!(look(store.as_mut(), |tx| tx.pull_state().unwrap()).as_ref(), states.last());
+}
+
+pub(super) fn only_the_newest_quarantined_records_are_remembered(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    let newest = |tx: &dyn StoreRead, limit| {
+        let records = tx.quarantined(limit).unwrap();
+        assert!(records.iter().all(|record| *record == quarantined(record.at.0)));
+        records.iter().map(|record| record.at.0).collect::<Vec<_>>()
+    };
+    // The last first, whatever the clock said.
+    commit(store.as_mut(), |tx| {
+        [5, i64::MAX, i64::MIN, 5].map(|at| tx.put_quarantined(&quarantined(at)).unwrap())
+    });
+    look(store.as_mut(), |tx| {
+        assert_eq!(newest(tx, 99), [5, i64::MIN, i64::MAX, 5]);
+        assert_eq!(newest(tx, 1), [5]);
+        assert_eq!(newest(tx, 0), [0; 0]);
+    });
+    let many = QUARANTINE_MAX as i64;
+    for half in [0..many / 2, many / 2..many + 3] {
+        commit(store.as_mut(), |tx| half.for_each(|at| tx.put_quarantined(&quarantined(at)).unwrap()));
+        store = harness.reopen(store);
+    }
+    look(store.as_mut(), |tx| {
+        assert_eq!(newest(tx, usize::MAX), (3..many + 3).rev().collect::<Vec<_>>());
+        assert_eq!(newest(tx, 2), [many + 2, many + 1]);
+    });
 }
 
 pub(super) fn replica_and_lease_read_back_the_newest(harness: &dyn StoreUnderTest) {
     let mut store = harness.create();
     let last =
         Replica { client_epoch: u64::MAX, server_id: None, clock: Hlc::default(), ..replica(u64::MAX) };
-    for replica in [replica(1), replica(2), last.clone()] {
+    let ahead = |offset| Replica { server_offset_ms: offset, ..replica(2) };
+    for replica in [replica(1), ahead(None), ahead(Some(i64::MAX)), last.clone()] {
         commit(store.as_mut(), |tx| tx.put_replica(&replica).unwrap());
         assert_eq!(look(store.as_mut(), |tx| tx.replica().unwrap()), Some(replica));
     }

@@ -3,10 +3,13 @@
 //! They need not make sense to the machine; a store must keep them all the same.
 
 use landfall_core::change::{Intent, Operation};
+use landfall_core::conflict::{ConflictRecord, DecidedBy, Found, Settled, Why};
 use landfall_core::entity::{Base, Body, RemoteEntity, StoredEntity};
 use landfall_core::failure::FailureKind;
-use landfall_core::id::{ClientId, EntityKey, Fence, Fingerprint, IdempotencyKey, TaskId};
-use landfall_core::store::{ConflictRecord, Lease, Replica};
+use landfall_core::id::{ClientId, ConflictId, EntityKey, Fence, Fingerprint, IdempotencyKey, TaskId};
+use landfall_core::merge::rule::FieldRule;
+use landfall_core::merge::{BaseValue, Chosen, FieldConflict, Misfit, Path, Step};
+use landfall_core::store::{Lease, PullState, Quarantined, Replica};
 use landfall_core::task::{FailureNote, Frozen, JournalEntry, Task, TaskState, Verdict};
 use landfall_core::time::{Hlc, Timestamp};
 use landfall_core::value::{Fields, Value};
@@ -131,25 +134,80 @@ pub fn entity(key: &EntityKey) -> StoredEntity {
         generation: 3,
         base: Some(Base { body: Body::Live(odd_fields()), version: Some("7".into()), complete: true }),
         local: Some(Body::Live(Fields::from([("title", "local")]))),
-        staged: Some(RemoteEntity { key: key.clone(), body: Body::Deleted, version: None }),
+        staged: Some(RemoteEntity {
+            changed_at: Some(Hlc { wall_ms: 1_763_870_000_000, counter: 7 }),
+            ..RemoteEntity::new(key.clone(), Body::Deleted, None)
+        }),
+        reading: 4,
     }
 }
 
-/// A conflict of `task`.
+/// The name of the conflict that `task` met at `at`.
+pub fn conflict_id(task: &Task, at: i64) -> ConflictId {
+    let number = u64::from_ne_bytes(at.to_ne_bytes());
+    ConflictId(TaskId::derive(client(), &EntityKey::new("conflict", task.id.to_string()), number).0)
+}
+
+/// A conflict of `task` of which every part is set, and which waits for nothing.
 pub fn conflict(task: &Task, at: i64) -> ConflictRecord {
+    let live = |title: &str| Body::Live(Fields::from([("title", title)]));
     ConflictRecord {
+        id: conflict_id(task, at),
         task_id: task.id,
         entity: task.entity.clone(),
         at: Timestamp(at),
-        base: Some(r#"{"title":"old"}"#.into()),
-        local: r#"{"title":"ours"}"#.into(),
+        found: Found::Pull,
+        why: Why::Refused("too \"long\"\u{0}".into()),
+        base: Some(Base { body: Body::Live(odd_fields()), version: Some("7".into()), complete: true }),
+        local: live("ours"),
+        change: r#"{"title":"ours"}"#.into(),
         remote: Some(RemoteEntity {
-            key: task.entity.clone(),
-            body: Body::Live(Fields::from([("title", "theirs")])),
-            version: Some("9".into()),
+            changed_at: Some(Hlc { wall_ms: 1_763_870_000_000, counter: 99_999 }),
+            ..RemoteEntity::new(task.entity.clone(), live("theirs"), Some("9".into()))
         }),
-        rule: "server wins".into(),
+        rule: "field_merge".into(),
+        fields: vec![field_conflict()],
+        proposal: Some(live("both")),
+        settled: Some(Settled {
+            by: DecidedBy::Rule,
+            at: Timestamp(at),
+            result: Body::Live(odd_fields()),
+            sent_as: Some(task.id),
+            forked_to: Some(note("fork")),
+        }),
     }
+}
+
+/// A conflict of `task` that waits for a decision.
+pub fn open_conflict(task: &Task, at: i64) -> ConflictRecord {
+    ConflictRecord { settled: None, ..conflict(task, at) }
+}
+
+/// A value that both sides changed, with null and absent apart.
+fn field_conflict() -> FieldConflict {
+    FieldConflict {
+        path: Path(vec![Step::Field("a.b".into()), Step::Item("id".into(), 7.into())]),
+        base: BaseValue::Present(Value::Null),
+        local: Some(Value::Null),
+        remote: None,
+        rule: FieldRule::KeyedList("id".into()),
+        misfit: Some(Misfit::Removed),
+        group: Some("amount+currency".into()),
+        chosen: Chosen::Undecided,
+        result: Some(odd_fields().into()),
+    }
+}
+
+/// How far the change feed was read, with a number to tell it apart.
+pub fn pull_state(reading: u32) -> PullState {
+    let (cursor, swept_to) = (Some("\"17\"\u{0}".into()), Some(note("swept")));
+    let types = ["note".to_owned(), "é".to_owned()].into();
+    PullState { cursor, reading, asks: 7, sweep: true, swept_to, types }
+}
+
+/// A remote record that could not be taken in.
+pub fn quarantined(at: i64) -> Quarantined {
+    Quarantined { at: Timestamp(at), reason: format!("note \"é\": number {at} is\u{0} odd") }
 }
 
 /// Facts about a replica, with a number to tell them apart.
@@ -160,6 +218,7 @@ pub fn replica(opens: u64) -> Replica {
         opens,
         server_id: Some("the \"server\"".into()),
         clock: Hlc { wall_ms: 1_763_870_000_000, counter: 7 },
+        server_offset_ms: Some(i64::MIN),
     }
 }
 

@@ -1,9 +1,17 @@
 //! Promises about transactions: all or nothing, durable, isolated, with points to return to.
 
-use super::samples::{client, conflict, ended, entity, full_task, lease, note, replica, task};
+use super::samples::{
+    client, conflict, conflict_id, ended, entity, full_task, lease, note, open_conflict, pull_state,
+    quarantined, replica, task,
+};
 use super::{StoreUnderTest, commit, look};
+use landfall_core::conflict::ConflictRecord;
+use landfall_core::entity::StoredEntity;
 use landfall_core::id::TaskId;
-use landfall_core::store::{Counts, Page, Savepoint, Store, StoreError, StoreRead, StoreTx};
+use landfall_core::store::{
+    ConflictPage, ConflictQuery, Counts, EntityPage, Page, QUARANTINE_MAX, Savepoint, Store, StoreError,
+    StoreRead, StoreTx,
+};
 use landfall_core::task::StateKind;
 use landfall_core::time::Timestamp;
 
@@ -26,8 +34,13 @@ pub(super) fn an_empty_store_knows_nothing(harness: &dyn StoreUnderTest) {
         assert_eq!(tx.oldest().unwrap(), None);
         assert_eq!(tx.entity(&note("1")).unwrap(), None);
         assert_eq!(tx.journal(TaskId::derive(client(), &note("1"), 1)).unwrap(), None);
-        assert_eq!(tx.conflicts(None, 10).unwrap(), []);
+        assert_eq!(tx.entities_after(None, None, 10).unwrap(), EntityPage::default());
+        assert_eq!(tx.conflict(conflict_id(&full_task(1), 1)).unwrap(), None);
+        assert_eq!(tx.conflicts(&ConflictQuery::default(), 10).unwrap(), ConflictPage::default());
+        assert_eq!(tx.pull_state().unwrap(), None);
+        assert_eq!(tx.quarantined(10).unwrap(), []);
         assert_eq!(tx.prune_journal(Timestamp(i64::MAX), 10).unwrap(), 0);
+        assert_eq!(tx.prune_conflicts(Timestamp(i64::MAX), 10).unwrap(), 0);
     });
 }
 
@@ -41,6 +54,21 @@ fn fill(tx: &mut dyn StoreTx) {
     tx.settle_task(&task(3, &note("3")), &ended(&task(3, &note("3")), 50)).unwrap();
     tx.put_entity(&entity(&note("2"))).unwrap();
     tx.put_conflict(&conflict(&full_task(1), 60)).unwrap();
+    tx.put_conflict(&open_conflict(&full_task(1), 61)).unwrap();
+    tx.put_pull_state(&pull_state(1)).unwrap();
+    tx.put_quarantined(&quarantined(1)).unwrap();
+}
+
+fn conflicts(rows: &dyn StoreRead) -> Vec<ConflictRecord> {
+    let page = rows.conflicts(&ConflictQuery::default(), 99).unwrap();
+    assert_eq!(page.damaged, [""; 0]);
+    page.conflicts
+}
+
+fn entities(rows: &dyn StoreRead) -> Vec<StoredEntity> {
+    let page = rows.entities_after(None, None, 99).unwrap();
+    assert_eq!(page.damaged, [""; 0]);
+    page.entities
 }
 
 /// Everything that [`fill`] wrote is there, or nothing of it.
@@ -55,7 +83,17 @@ fn assert_filled(tx: &dyn StoreRead, filled: bool) {
     let settled = task(3, &note("3"));
     assert_eq!(tx.journal(settled.id).unwrap(), filled.then(|| ended(&settled, 50)));
     assert_eq!(tx.entity(&note("2")).unwrap(), filled.then(|| entity(&note("2"))));
-    assert_eq!(tx.conflicts(None, 9).unwrap(), Vec::from_iter(filled.then(|| conflict(&full_task(1), 60))));
+    assert_eq!(entities(tx), Vec::from_iter(filled.then(|| entity(&note("2")))));
+    let both = || vec![open_conflict(&full_task(1), 61), conflict(&full_task(1), 60)];
+    assert_eq!(conflicts(tx), if filled { both() } else { vec![] });
+    let of_entity = ConflictQuery { entity: Some(note("full")), open_only: true, before: None };
+    assert_eq!(tx.conflicts(&of_entity, 9).unwrap().conflicts.len(), usize::from(filled));
+    assert_eq!(
+        tx.conflict(conflict_id(&full_task(1), 60)).unwrap(),
+        filled.then(|| conflict(&full_task(1), 60))
+    );
+    assert_eq!(tx.pull_state().unwrap(), filled.then(|| pull_state(1)));
+    assert_eq!(tx.quarantined(9).unwrap(), Vec::from_iter(filled.then(|| quarantined(1))));
     let ready = tx.claimable(Timestamp(1), 9).unwrap().tasks;
     assert_eq!(ready, Vec::from_iter(there(task(2, &note("2")))));
     assert_eq!(tx.next_claim(Timestamp(1)).unwrap(), filled.then_some(Timestamp(i64::MAX)));
@@ -75,8 +113,23 @@ pub(super) fn a_dropped_transaction_leaves_nothing(harness: &dyn StoreUnderTest)
         tx.settle_task(&full_task(1), &ended(&full_task(1), 70)).unwrap();
         assert_eq!(tx.prune_journal(Timestamp(51), 9).unwrap(), 1);
         tx.put_replica(&replica(2)).unwrap();
+        change_what_is_kept(tx);
     });
     look(store.as_mut(), |tx| assert_filled(tx, true));
+}
+
+/// Settles, adds and prunes conflicts; moves on in the change feed; forgets every earlier note; changes a record.
+fn change_what_is_kept(tx: &mut dyn StoreTx) {
+    tx.put_conflict(&conflict(&full_task(1), 61)).unwrap();
+    tx.put_conflict(&open_conflict(&full_task(1), 60)).unwrap();
+    tx.put_conflict(&conflict(&task(2, &note("2")), 62)).unwrap();
+    assert_eq!(tx.prune_conflicts(Timestamp(100), 9).unwrap(), 2);
+    assert_eq!(conflicts(tx), [open_conflict(&full_task(1), 60)]);
+    tx.put_pull_state(&pull_state(2)).unwrap();
+    (0..QUARANTINE_MAX as i64).for_each(|at| tx.put_quarantined(&quarantined(100 + at)).unwrap());
+    assert!(!tx.quarantined(usize::MAX).unwrap().contains(&quarantined(1)));
+    tx.put_entity(&StoredEntity::unknown(note("2"))).unwrap();
+    tx.put_entity(&entity(&note("0"))).unwrap();
 }
 
 pub(super) fn a_transaction_sees_its_own_writes(harness: &dyn StoreUnderTest) {
@@ -114,6 +167,8 @@ pub(super) fn rolling_back_to_a_point_keeps_what_came_before(harness: &dyn Store
         tx.put_conflict(&conflict(&task(2, &note("after")), 1)).unwrap();
         tx.put_replica(&replica(2)).unwrap();
         tx.put_lease(&lease(2)).unwrap();
+        tx.put_pull_state(&pull_state(2)).unwrap();
+        tx.put_quarantined(&quarantined(2)).unwrap();
         tx.rollback_to(point).unwrap();
         assert_only_before(tx);
     });
@@ -121,12 +176,36 @@ pub(super) fn rolling_back_to_a_point_keeps_what_came_before(harness: &dyn Store
     look(store.as_mut(), assert_only_before);
 }
 
+pub(super) fn rolling_back_to_a_point_undoes_what_was_done_to_conflicts_and_feed(
+    harness: &dyn StoreUnderTest,
+) {
+    let mut store = harness.create();
+    commit(store.as_mut(), |tx| {
+        fill(tx);
+        let outer = tx.savepoint().unwrap();
+        let inner = tx.savepoint().unwrap();
+        change_what_is_kept(tx);
+        tx.rollback_to(inner).unwrap();
+        assert_filled(tx, true);
+        change_what_is_kept(tx);
+        tx.release(inner).unwrap();
+        tx.rollback_to(outer).unwrap();
+        assert_filled(tx, true);
+    });
+    let mut store = harness.reopen(store);
+    look(store.as_mut(), |tx| assert_filled(tx, true));
+    commit(store.as_mut(), change_what_is_kept);
+    look(store.as_mut(), |tx| assert_eq!(conflicts(tx), [open_conflict(&full_task(1), 60)]));
+}
+
 fn assert_only_before(tx: &mut dyn StoreTx) {
     assert_eq!(tx.tasks_after(0, 9).unwrap().tasks, [task(1, &note("before"))]);
     assert_eq!(tx.counts().unwrap(), Counts { pending: 1, ..Counts::default() });
     assert_eq!(tx.journal(task(1, &note("before")).id).unwrap(), None);
     assert_eq!(tx.entity(&note("after")).unwrap(), None);
-    assert_eq!(tx.conflicts(None, 9).unwrap(), []);
+    assert_eq!(entities(tx), []);
+    assert_eq!(conflicts(tx), []);
+    assert_eq!((tx.pull_state().unwrap(), tx.quarantined(9).unwrap()), (None, vec![]));
     assert_eq!((tx.replica().unwrap(), tx.lease().unwrap()), (None, None));
 }
 
@@ -214,6 +293,13 @@ pub(super) fn a_refused_call_leaves_the_transaction_usable(harness: &dyn StoreUn
         assert!(matches!(tx.put_task(&task(1, &note("2"))), Err(StoreError::Misuse(_))));
         let stranger = task(9, &note("9"));
         assert!(matches!(tx.settle_task(&stranger, &ended(&stranger, 1)), Err(StoreError::Misuse(_))));
+        let (kept, elsewhere) = (open_conflict(&task(1, &note("1")), 5), note("2"));
+        tx.put_conflict(&kept).unwrap();
+        let moved = ConflictRecord { entity: elsewhere.clone(), remote: None, ..kept.clone() };
+        assert!(matches!(tx.put_conflict(&moved), Err(StoreError::Misuse(_))));
+        assert_eq!(conflicts(tx), [kept]);
+        let of_other = ConflictQuery { entity: Some(elsewhere), ..ConflictQuery::default() };
+        assert_eq!(tx.conflicts(&of_other, 9).unwrap(), ConflictPage::default());
         tx.put_task(&task(3, &note("3"))).unwrap();
         assert_eq!(tx.journal(stranger.id).unwrap(), None);
         assert_eq!(tx.counts().unwrap().pending, 2);
