@@ -2,12 +2,13 @@
 //!
 //! Streams: one line is in memory at a time, and a line is bounded ([`LINE_BYTES_MAX`]). A line is one object with the
 //! members `entity_type`, `entity_id`, `operation`, and where they make sense `fields` (an object) and `unset` (a list
-//! of names). Anything else is an error that names the line: a misspelt member must not vanish. Blank lines are
+//! of names), `base` (an object) and with it `base_version` (text). Anything else is an error that names the line: a misspelt member must not vanish. Blank lines are
 //! skipped. Values are read by the core's own exact reader, so nothing is rounded on the way. Tests: below.
 
 use crate::problem::Problem;
 use landfall_core::change::{Change, Operation};
-use landfall_core::id::EntityKey;
+use landfall_core::entity::{Base, Body};
+use landfall_core::id::{EntityKey, Version};
 use landfall_core::value::{Fields, Value};
 use std::io::{BufRead, Read};
 
@@ -136,10 +137,24 @@ fn change(text: &str) -> Result<Change, String> {
         }
         change = change.unset(name);
     }
+    let base = match members.remove("base") {
+        None => None,
+        Some(Value::Object(fields)) => Some(fields),
+        Some(other) => return Err(format!("base must be an object, found {}", kind(&other))),
+    };
+    let version = match (members.remove("base_version"), &base) {
+        (None, _) => None,
+        (Some(_), None) => return Err("base_version needs base".into()),
+        (Some(Value::Text(version)), Some(_)) => Some(Version(version)),
+        (Some(other), Some(_)) => return Err(format!("base_version must be text, found {}", kind(&other))),
+    };
+    if let Some(fields) = base {
+        change = change.base(Base { body: Body::Live(fields), version, complete: true });
+    }
     match members.keys().next() {
         None => Ok(change),
         Some(name) => Err(format!(
-            "unknown member {name:?}; there are entity_type, entity_id, operation, fields, unset"
+            "unknown member {name:?}; there are entity_type, entity_id, operation, fields, unset, base, base_version"
         )),
     }
 }
@@ -222,6 +237,18 @@ mod tests {
             (
                 r#"{"entity_type":"t","entity_id":"1","operation":"update","fields":{"a":1},"unset":["a"]}"#,
                 "both set and unset",
+            ),
+            (
+                r#"{"entity_type":"t","entity_id":"1","operation":"update","base":[]}"#,
+                "base must be an object, found a list",
+            ),
+            (
+                r#"{"entity_type":"t","entity_id":"1","operation":"update","base_version":"7"}"#,
+                "base_version needs base",
+            ),
+            (
+                r#"{"entity_type":"t","entity_id":"1","operation":"update","base":{},"base_version":7}"#,
+                "base_version must be text, found a number",
             ),
             (
                 r#"{"entity_type":"t","entity_id":"1","operation":"create","field":{}}"#,

@@ -12,6 +12,7 @@ mod jsonl_input;
 mod output;
 mod problem;
 mod progress;
+mod rules;
 mod skipped;
 mod stop;
 mod store;
@@ -29,7 +30,7 @@ use crate::exit::Exit;
 #[command(name = "landfall", version, propagate_version = true, disable_help_subcommand = true)]
 #[command(after_help = exit::TABLE)]
 struct Cli {
-    /// Print one JSON object instead of text (errors too, on standard error).
+    /// Print JSON instead of text (errors too, on standard error).
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -44,6 +45,8 @@ enum Command {
     Queue(commands::queue::Args),
     Task(commands::task::Args),
     Get(commands::get::Args),
+    List(commands::list::Args),
+    Conflicts(commands::conflicts::Args),
     Serve(commands::serve::Args),
     Demo(demo::DemoArgs),
     Completions(commands::completions::Args),
@@ -76,6 +79,8 @@ fn run(command: Command, output: &Output) -> Result<Exit, Problem> {
         Command::Queue(args) => commands::queue::run(&args, output),
         Command::Task(args) => commands::task::run(&args, output),
         Command::Get(args) => commands::get::run(&args, output),
+        Command::List(args) => commands::list::run(&args, output),
+        Command::Conflicts(args) => commands::conflicts::run(&args, output),
         Command::Serve(args) => commands::serve::run(&args, output),
         Command::Demo(args) => demo::run(args, output),
         Command::Completions(args) => commands::completions::run(&args, output),
@@ -94,13 +99,19 @@ mod tests {
 
     #[test]
     fn every_command_shows_an_example_and_its_exit_codes() {
-        let mut cli = Cli::command();
-        for command in cli.get_subcommands_mut() {
-            let name = command.get_name().to_owned();
-            let help = command.render_long_help().to_string();
-            for wanted in ["Example", "Exit codes:"] {
-                assert!(help.contains(wanted), "`landfall {name} --help` has no `{wanted}`:\n{help}");
+        fn look_at(commands: &mut clap::Command) {
+            for command in commands
+                .get_subcommands_mut()
+                .filter(|command| !command.is_hide_set() && command.get_name() != "help")
+            {
+                let name = command.get_name().to_owned();
+                let help = command.render_long_help().to_string();
+                for wanted in ["Example", "Exit codes:"] {
+                    assert!(help.contains(wanted), "`landfall {name} --help` has no `{wanted}`:\n{help}");
+                }
+                look_at(command);
             }
         }
+        look_at(&mut Cli::command());
     }
 }

@@ -1,9 +1,10 @@
 //! How far a sync is: a bar on a terminal, a line a second elsewhere, nothing with `--json`.
 //!
-//! Written to standard error. Counts come from the store, not from events, so a lost event costs nothing.
+//! Written to standard error. Counts of tasks come from the store, not from events, so a lost event costs nothing;
+//! those of changes that are read come from events, and the report has the true number.
 //! Tests: `tests/cli_basics.rs`.
 
-use crate::output::Output;
+use crate::output::{Output, many};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -16,11 +17,12 @@ pub(crate) struct Progress<'a> {
     output: &'a Output,
     shown: Shown,
     total: u64,
+    read: u64,
 }
 
 enum Shown {
     Bar(ProgressBar),
-    Lines { last: Instant, done: u64 },
+    Lines { last: Instant, done: u64, said_read: u64 },
     Nothing,
 }
 
@@ -31,13 +33,13 @@ impl<'a> Progress<'a> {
             Shown::Nothing
         } else if io::stderr().is_terminal() {
             let bar = ProgressBar::new(total);
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tasks  {per_sec}  {msg}");
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tasks  {per_sec}  {prefix}{msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             Shown::Bar(bar)
         } else {
-            Shown::Lines { last: Instant::now(), done: 0 }
+            Shown::Lines { last: Instant::now(), done: 0, said_read: 0 }
         };
-        Self { output, shown, total }
+        Self { output, shown, total, read: 0 }
     }
 
     /// So many tasks are left to send.
@@ -50,10 +52,25 @@ impl<'a> Progress<'a> {
                 bar.set_length(self.total);
                 bar.set_position(now_done);
             }
-            Shown::Lines { last, done } => {
+            Shown::Lines { last, done, .. } => {
                 if *done != now_done && last.elapsed() >= LINE_EVERY {
                     (*last, *done) = (Instant::now(), now_done);
                     self.output.note(format_args!("{now_done}/{} tasks", self.total));
+                }
+            }
+            Shown::Nothing => {}
+        }
+    }
+
+    /// So many more changes of the backend were read.
+    pub(crate) fn read(&mut self, changes: u64) {
+        self.read += changes;
+        match &mut self.shown {
+            Shown::Bar(bar) => bar.set_prefix(format!("{} read  ", many(self.read, "change"))),
+            Shown::Lines { last, said_read, .. } => {
+                if *said_read != self.read && last.elapsed() >= LINE_EVERY {
+                    (*last, *said_read) = (Instant::now(), self.read);
+                    self.output.note(format_args!("{} read", many(self.read, "change")));
                 }
             }
             Shown::Nothing => {}

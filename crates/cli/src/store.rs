@@ -1,6 +1,6 @@
 //! Opening the queue file that `--db` names.
 //!
-//! Only `enqueue` makes a new one: a mistyped path must not look like an empty queue. Tests: `tests/store_troubles.rs`.
+//! Only `enqueue` and `sync --create` make a new one: a mistyped path must not look like an empty queue. Tests: `tests/store_troubles.rs`.
 
 use crate::problem::Problem;
 use landfall_engine::Engine;
@@ -26,7 +26,7 @@ impl DbArgs {
         match self.db.try_exists() {
             Ok(true) => open(&self.db),
             Ok(false) => Err(Problem::new(format!("there is no queue at {}", self.db.display()))
-                .hint("check the path; `landfall enqueue` makes a new queue with its first change")),
+                .hint("check the path; `landfall enqueue` makes a new queue with its first change, `landfall sync --create` one that begins with what the backend has")),
             Err(error) => Err(Problem::new(format!("cannot look at {}: {error}", self.db.display()))),
         }
     }

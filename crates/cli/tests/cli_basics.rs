@@ -14,11 +14,24 @@ use landfall_testkit::proxy::{Fault, FaultPlan, FaultProxy};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::{Ran, Scratch, Server, Stored, counts, endpoint, landfall, line, run, seed, signal, wait};
 
-const COMMANDS: [&str; 9] =
-    ["enqueue", "sync", "status", "queue", "task", "get", "serve", "demo", "completions"];
+const COMMANDS: [&str; 11] = [
+    "enqueue",
+    "sync",
+    "status",
+    "queue",
+    "task",
+    "get",
+    "list",
+    "conflicts",
+    "serve",
+    "demo",
+    "completions",
+];
 
 #[test]
 fn every_command_has_help_with_an_example_and_exit_codes() {
@@ -28,6 +41,12 @@ fn every_command_has_help_with_an_example_and_exit_codes() {
         let help = run([command, "--help"]).ends(0).out;
         for part in ["Usage:", "Example", "Exit codes:", "--json"] {
             assert!(help.contains(part), "`{command} --help` has no {part:?}:\n{help}");
+        }
+    }
+    for command in ["list", "show", "resolve"] {
+        let help = run(["conflicts", command, "--help"]).ends(0).out;
+        for part in ["Usage:", "Example", "Exit codes:", "--json"] {
+            assert!(help.contains(part), "`conflicts {command} --help` has no {part:?}:\n{help}");
         }
     }
     assert!(run(["--version"]).ends(0).out.starts_with("landfall "));
@@ -457,6 +476,11 @@ fn two_syncs_at_once_take_turns() {
     let server = Server::start(scratch.path("server.db"));
     let proxy =
         FaultProxy::start(server.addr, FaultPlan::always(Fault::DelayReply { ms: 60 }), seed()).unwrap();
+    let pushes = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&pushes);
+    proxy.on_event(move |event| {
+        counted.fetch_add(u64::from(event.method == "POST"), Ordering::SeqCst);
+    });
     let target = endpoint(proxy.addr());
     let both: Vec<_> = (0..2)
         .map(|_| {
@@ -474,7 +498,7 @@ fn two_syncs_at_once_take_turns() {
     }
     let applied: u64 = reports.iter().map(|report| report["applied"].as_u64().unwrap()).sum();
     assert_eq!(applied, 400, "each task is sent by one of them: {reports:?}");
-    assert_eq!(proxy.stats().requests, 20, "nothing is sent twice");
+    assert_eq!(pushes.load(Ordering::SeqCst), 20, "nothing is sent twice");
     let stored = Stored::read(&server.stop());
     stored.has_one_effect_per_task();
     assert_eq!(stored.records.len(), 400);
@@ -532,6 +556,12 @@ fn the_database_and_the_endpoint_may_come_from_the_environment() {
     with(&["enqueue", "note", "1", "create", "{}"]).ends(0);
     with(&["sync"]).ends(0);
     assert_eq!(with(&["status", "--json"]).ends(0).json()["pending"], 0);
-    let bash = with(&["completions", "bash"]).ends(0).out;
-    assert!(bash.contains("landfall"));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = with(&["completions", shell]).ends(0).out;
+        for word in
+            ["conflicts", "resolve", "keep-mine", "pull-only", "last_write_wins", "edit_wins", "base-version"]
+        {
+            assert!(script.contains(word), "{shell} does not know {word}");
+        }
+    }
 }

@@ -35,6 +35,10 @@ fn every_command(db: &str) -> Vec<Vec<&str>> {
         vec!["queue", "--db", db],
         vec!["task", "--db", db, "0b9c5a1e-6f0d-5b0e-9c1a-2f4f6a3a9d10"],
         vec!["get", "--db", db, "note", "1"],
+        vec!["list", "--db", db, "note"],
+        vec!["conflicts", "list", "--db", db],
+        vec!["conflicts", "show", "--db", db, "0b9c5a1e"],
+        vec!["conflicts", "resolve", "--db", db, "0b9c5a1e", "--keep-mine"],
         vec!["sync", "--db", db, "--endpoint", "http://127.0.0.1:9/sync"],
     ]
 }
@@ -101,6 +105,27 @@ fn what_is_no_store_is_refused_and_left_alone() {
         .fails("not a database of the Landfall server");
     assert!(ran.err.contains("hint: "), "{}", ran.err);
     assert_eq!(counts(&queue), [1, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_damaged_record_is_named_and_the_others_are_listed() {
+    let scratch = Scratch::new("damaged-record");
+    let db = scratch.text("q.db");
+    for id in ["1", "2", "3"] {
+        run!["enqueue", "--db", &db, "note", id, "create", r#"{"a":1}"#].ends(0);
+    }
+    let connection = Connection::open(&db).unwrap();
+    let spoil = "UPDATE landfall_entities SET local_fields = '{\"a\":2}' WHERE entity_id = '2'";
+    assert_eq!(connection.execute(spoil, ()).unwrap(), 1);
+    drop(connection);
+    let ran = run!["list", "note", "--db", &db].ends(0);
+    assert_eq!(ran.out.lines().count(), 3, "{ran:?}");
+    assert!(ran.err.contains("warning: a stored record is damaged and left out: "), "{ran:?}");
+    let ran = run!["list", "note", "--json", "--db", &db].ends(0);
+    assert_eq!(ran.out.lines().count(), 2, "{ran:?}");
+    let warning: serde_json::Value = serde_json::from_str(&ran.err).unwrap();
+    assert!(warning["damaged"].is_string(), "{warning}");
+    run!["get", "--db", &db, "note", "2"].fails("damaged");
 }
 
 #[test]

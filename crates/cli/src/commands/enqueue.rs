@@ -14,7 +14,8 @@ use crate::skipped::{Skipped, SkippedLine};
 use crate::store::DbArgs;
 use crate::table::visible;
 use landfall_core::change::{Change, Operation};
-use landfall_core::id::{EntityKey, TaskId};
+use landfall_core::entity::{Base, Body};
+use landfall_core::id::{EntityKey, TaskId, Version};
 use landfall_core::machine::{EnqueueError, Enqueued, Receipt};
 use landfall_core::value::{Fields, ValueError};
 use landfall_engine::{Engine, Error, Imported};
@@ -30,12 +31,14 @@ const READ_BYTES: usize = 256 << 10;
 const EXAMPLES: &str = r#"  landfall enqueue --db q.db note note-123 create '{"title":"Hello"}'
   landfall enqueue --db q.db note note-123 update '{"title":"Updated"}' --unset draft
   landfall enqueue --db q.db note note-123 delete
+  landfall enqueue --db q.db note n2 update '{"a":2}' --base '{"a":1,"b":1}' --base-version 7
   landfall enqueue --db q.db --file changes.jsonl
   generate-changes | landfall enqueue --db q.db --file -
   landfall enqueue --db q.db --csv reports.csv --type report --id-column number
 
   A line of changes.jsonl:
-  {"entity_type":"note","entity_id":"n1","operation":"update","fields":{"a":1},"unset":["b"]}"#;
+  {"entity_type":"note","entity_id":"n1","operation":"update","fields":{"a":1},"unset":["b"]}
+  It may also have "base" and "base_version", as the options of these names."#;
 
 /// Store changes durably, to be sent later.
 ///
@@ -61,6 +64,15 @@ pub(crate) struct Args {
     /// Fields to remove.
     #[arg(long, value_name = "NAME", num_args = 1.., requires = "entity_type")]
     unset: Vec<String>,
+    /// What the backend has, as far as you know: a JSON object with all fields of the record.
+    ///
+    /// For apps that keep their own records and use only the queue: with it, a clash with another device is seen
+    /// field by field. Without it, and in the middle of a record's queue, what this store last heard counts.
+    #[arg(long, value_name = "JSON", requires = "entity_type")]
+    base: Option<String>,
+    /// The backend's version of that.
+    #[arg(long, value_name = "VERSION", requires = "base")]
+    base_version: Option<String>,
     /// Higher goes first among what can be sent.
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
@@ -130,7 +142,12 @@ fn one(args: Args, output: &Output) -> Result<Exit, Problem> {
     let entity = EntityKey::new(entity_type, entity_id);
     let mut change = Change::of(operation, entity.clone()).priority(args.priority);
     if let Some(text) = &args.fields {
-        change = change.fields(fields(text)?);
+        change = change.fields(fields(text, "the fields are")?);
+    }
+    if let Some(text) = &args.base {
+        let body = Body::Live(fields(text, "the base is")?);
+        let version = args.base_version.map(Version);
+        change = change.base(Base { body, version, complete: true });
     }
     for name in args.unset {
         if change.intent.fields.value(&name).is_some() {
@@ -159,9 +176,9 @@ fn one(args: Args, output: &Output) -> Result<Exit, Problem> {
     Ok(Exit::Done)
 }
 
-fn fields(text: &str) -> Result<Fields, Problem> {
+fn fields(text: &str, what: &str) -> Result<Fields, Problem> {
     Fields::parse(text).map_err(|error| {
-        let problem = Problem::new(format!("the fields are not usable: {error}"));
+        let problem = Problem::new(format!("{what} not usable: {error}"));
         match error {
             ValueError::Json(_) | ValueError::NotAnObject => {
                 problem.hint(r#"write a JSON object, such as '{"title":"Hello"}', in single quotes"#)

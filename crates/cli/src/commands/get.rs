@@ -7,8 +7,9 @@ use crate::output::Output;
 use crate::problem::Problem;
 use crate::store::DbArgs;
 use crate::table::visible;
-use landfall_core::entity::{Body, StoredEntity};
+use landfall_core::entity::Body;
 use landfall_core::id::EntityKey;
+use landfall_core::inspect::{EntityStatus, dirty_fields};
 use landfall_core::value::Fields;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -50,6 +51,8 @@ struct Report<'a> {
     base_complete: Option<bool>,
     /// Fields in which the local view differs from the last confirmed state.
     dirty: BTreeSet<&'a str>,
+    /// How far the record is synced.
+    status: EntityStatus,
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
@@ -61,6 +64,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         return Err(Problem::new(format!("nothing is known of {name}"))
             .hint("check type and id; `landfall queue` lists what was recorded"));
     };
+    let status = args.db.named(engine.status_of(&key))?;
     let base = entity.base.as_ref();
     let body = if args.base { base.map(|base| &base.body) } else { entity.local.as_ref() };
     if output.is_json() {
@@ -75,7 +79,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
             fields: body.and_then(Body::fields),
             version: base.and_then(|base| base.version.as_ref()).map(|version| version.0.as_str()),
             base_complete: base.map(|base| base.complete),
-            dirty: dirty(&entity),
+            dirty: dirty_fields(&entity),
+            status,
         })?;
         return Ok(Exit::Done);
     }
@@ -84,29 +89,26 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
             let text = serde_json::to_string_pretty(fields)
                 .map_err(|error| Problem::new(format!("cannot write JSON: {error}")))?;
             output.line(text)?;
-            let dirty = dirty(&entity);
-            if !args.base && !dirty.is_empty() {
-                let names: Vec<_> = dirty.into_iter().map(visible).collect();
-                output.note(format_args!("not synced yet: {}", names.join(", ")));
-            }
         }
         Some(Body::Deleted) => output.line(format_args!("{name} is deleted"))?,
         None => output.line(format_args!("the backend has confirmed nothing of {name} yet"))?,
     }
+    if let Some(why) = waits(status).filter(|_| !args.base) {
+        let names: Vec<_> = dirty_fields(&entity).into_iter().map(visible).collect();
+        let names = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+        output.note(format_args!("not synced yet{names} ({why})"));
+    }
     Ok(Exit::Done)
 }
 
-/// Field by field; of a record that is gone on one side, every field of the other.
-fn dirty(entity: &StoredEntity) -> BTreeSet<&str> {
-    let base = entity.base.as_ref().and_then(|base| base.body.fields());
-    let local = entity.local.as_ref().and_then(Body::fields);
-    let mut names = BTreeSet::new();
-    for (fields, other) in [(local, base), (base, local)] {
-        for (name, value) in fields.iter().flat_map(|fields| &fields.0) {
-            if other.and_then(|other| other.value(name)) != Some(value) {
-                names.insert(name.as_str());
-            }
-        }
+/// What an unsynced record waits for.
+fn waits(status: EntityStatus) -> Option<&'static str> {
+    match status {
+        EntityStatus::Unknown | EntityStatus::Synced => None,
+        EntityStatus::Pending => Some("waits for the next `landfall sync`"),
+        EntityStatus::InFlight => Some("being sent"),
+        EntityStatus::FateUnknown => Some("sent without an answer; the next `landfall sync` asks again"),
+        EntityStatus::Conflict => Some("waits for a decision: see `landfall conflicts list`"),
+        EntityStatus::Dead => Some("was refused: see `landfall queue --state dead`"),
     }
-    names
 }

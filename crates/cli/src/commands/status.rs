@@ -4,12 +4,12 @@
 
 use crate::duration::words;
 use crate::exit::{self, Exit};
-use crate::output::Output;
+use crate::output::{Output, many};
 use crate::problem::Problem;
 use crate::store::DbArgs;
 use crate::table::visible;
 use landfall_core::id::ClientId;
-use landfall_core::store::{Counts, Lease, StoreRead};
+use landfall_core::store::{Counts, Lease, QUARANTINE_MAX, StoreRead};
 use landfall_core::task::{FailureNote, StateKind};
 use landfall_core::time::Timestamp;
 use landfall_engine::{Clock, SystemClock};
@@ -52,6 +52,34 @@ struct Report {
     syncing: bool,
     /// What the newest failed attempt met, among the oldest tasks that are not dead.
     last_failure: Option<FailureNote>,
+    /// How far the backend's changes were read.
+    pull: PullReport,
+    /// Records of the backend that could not be taken in.
+    quarantined: QuarantineReport,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum PullReport {
+    /// No page of them was read yet.
+    Never,
+    /// They were read; what is newer comes with the next sync.
+    Read,
+    /// They are being read from the beginning, and records that do not come are to be taken as deleted there.
+    Anew,
+}
+
+#[derive(Serialize)]
+struct QuarantineReport {
+    /// How many are remembered, at most 1000.
+    count: usize,
+    newest: Option<QuarantinedReport>,
+}
+
+#[derive(Serialize)]
+struct QuarantinedReport {
+    at_ms: i64,
+    reason: String,
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
@@ -60,6 +88,12 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
     let replica = args.db.named(engine.replica())?;
     let (lease, last_failure) =
         args.db.named(engine.read(|store| Ok((store.lease()?, last_failure(store)?))))?;
+    let pull = match args.db.named(engine.pull_state())? {
+        None => PullReport::Never,
+        Some(position) if position.sweep => PullReport::Anew,
+        Some(_) => PullReport::Read,
+    };
+    let quarantined = args.db.named(engine.quarantined(QUARANTINE_MAX))?;
     let now = SystemClock::default().now().wall;
     let Counts { pending, in_flight, unknown, conflict, dead } = status.counts;
     let report = Report {
@@ -75,6 +109,14 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         store: args.db.db.display().to_string(),
         syncing: lease.is_some_and(|lease| is_held(&lease, now)),
         last_failure,
+        pull,
+        quarantined: QuarantineReport {
+            count: quarantined.len(),
+            newest: quarantined
+                .into_iter()
+                .next()
+                .map(|newest| QuarantinedReport { at_ms: newest.at.0, reason: newest.reason }),
+        },
     };
     if output.is_json() {
         output.json(&report)?;
@@ -93,8 +135,8 @@ fn show(report: &Report, now: Timestamp, output: &Output) -> Result<(), Problem>
         (report.pending, "pending", "waiting to be sent"),
         (report.in_flight, "in flight", "being sent"),
         (report.unknown, "unknown", "sent without an answer, will be sent again under the same key"),
-        (report.conflict, "conflict", "waiting for a decision"),
-        (report.dead, "dead", "refused, waiting for a decision"),
+        (report.conflict, "conflict", "waiting for a decision: see `landfall conflicts list`"),
+        (report.dead, "dead", "refused, waiting for a decision: see `landfall queue --state dead`"),
     ] {
         if count > 0 {
             output.line(format_args!("{count:>9} {name:<9}  {meaning}"))?;
@@ -109,6 +151,20 @@ fn show(report: &Report, now: Timestamp, output: &Output) -> Result<(), Problem>
             failure.kind.as_str(),
             visible(&failure.message),
             words(age_ms(failure.at, now))
+        ))?;
+    }
+    output.line(match report.pull {
+        PullReport::Never => "the backend's changes were never read",
+        PullReport::Read => "the backend's changes were read",
+        PullReport::Anew => "the backend's changes are being read from the beginning; the next sync goes on",
+    })?;
+    if let Some(newest) = &report.quarantined.newest {
+        let count = report.quarantined.count as u64;
+        let age = words(age_ms(Timestamp(newest.at_ms), now));
+        output.line(format_args!(
+            "{} of the backend could not be taken in; the last one {age} ago: {}",
+            many(count, "record"),
+            visible(&newest.reason)
         ))?;
     }
     if report.syncing {

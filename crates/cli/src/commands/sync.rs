@@ -8,6 +8,7 @@ use crate::exit::{self, Exit};
 use crate::output::{Output, many};
 use crate::problem::Problem;
 use crate::progress::Progress;
+use crate::rules::RuleArgs;
 use crate::stop::Stop;
 use crate::store::DbArgs;
 use crate::table::visible;
@@ -17,7 +18,7 @@ use landfall_adapters::sync_endpoint::EndpointError;
 use landfall_core::config::Config;
 use landfall_core::event::{Event, Report};
 use landfall_core::failure::FailureKind;
-use landfall_core::machine::SessionEnd;
+use landfall_core::machine::{Directions, SessionEnd};
 use landfall_core::store::Counts;
 use landfall_engine::{Engine, Error, Notice};
 use serde::Serialize;
@@ -26,14 +27,18 @@ use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "  landfall sync --db q.db --endpoint http://127.0.0.1:8787/sync
   landfall sync --db q.db --endpoint https://api.example.com/sync --token-env API_TOKEN
-  landfall sync --db q.db --endpoint https://api.example.com/sync --deadline 0 --json";
+  landfall sync --db new.db --create --endpoint https://api.example.com/sync
+  landfall sync --db q.db --endpoint https://api.example.com/sync --deadline 0 --json
+  landfall sync --db q.db --endpoint https://api.example.com/sync --conflict ask --deletes edit_wins
+  landfall sync --db q.db --endpoint https://api.example.com/sync \\
+    --field report.views=counter --field report.amount+currency=server";
 
 /// How often the screen and the signal are looked at while a session runs.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Bring the queued changes to a backend.
+/// Bring the queued changes to a backend, and read what others changed there.
 ///
-/// Runs until everything is confirmed, or until the deadline; passing trouble is waited out in between. Ctrl-C ends it
+/// Runs until everything is confirmed and read, or until the deadline; passing trouble is waited out in between. Ctrl-C ends it
 /// at any moment: what is on its way is sent again next time under the same key and takes effect once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = exit::help(EXAMPLES, exit::TABLE))]
@@ -49,6 +54,15 @@ pub(crate) struct Args {
     /// Send a header with every request, such as 'X-Api-Key: …'; may be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// Only send; read nothing of what others changed.
+    #[arg(long)]
+    push_only: bool,
+    /// Only read what others changed; send nothing, and let what is queued not count for the exit code.
+    #[arg(long, conflicts_with = "push_only")]
+    pull_only: bool,
+    /// Make the queue file if there is none, to begin with what the backend has.
+    #[arg(long)]
+    create: bool,
     /// Most tasks in one request.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     batch: Option<u32>,
@@ -64,6 +78,18 @@ pub(crate) struct Args {
     /// Allow http:// to another machine: everybody on the way can read along.
     #[arg(long)]
     allow_insecure_http: bool,
+    #[command(flatten)]
+    rules: RuleArgs,
+}
+
+impl Args {
+    fn directions(&self) -> Directions {
+        match (self.push_only, self.pull_only) {
+            (true, _) => Directions::PushOnly,
+            (false, true) => Directions::PullOnly,
+            (false, false) => Directions::Both,
+        }
+    }
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -76,13 +102,16 @@ fn header(text: &str) -> Result<(String, String), String> {
 }
 
 pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Problem> {
-    let store = args.db.open()?;
+    let rules = args.rules.rules()?;
     let adapter = adapter(&args)?;
+    let store = if args.create { args.db.open_or_create()? } else { args.db.open()? };
     let mut config = Config::default();
+    config.conflicts.rules = rules;
     if let Some(batch) = args.batch {
         config.push.batch_tasks = usize::try_from(batch).unwrap_or(usize::MAX);
     }
     config.push.call_timeout = args.timeout.max(Duration::from_millis(1));
+    config.pull.call_timeout = config.push.call_timeout;
     config.retry.cap = args.retry_cap.max(Duration::from_millis(1));
     config.retry.base = config.retry.base.min(config.retry.cap);
     let engine = args.db.named(Engine::builder(store, adapter).config(config).build_blocking())?;
@@ -92,16 +121,18 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Problem> {
         within => SessionEnd::Drained { within },
     };
     let started = Instant::now();
-    let report = watch(&engine, end, &stop, output);
+    let (report, seen) = watch(&engine, end, args.directions(), &stop, output);
     let report = report.map_err(|error| Problem::from(error).context(args.db.db.display()))?;
     let status = args.db.named(engine.status())?;
     let ended = Ended {
         report,
+        seen,
+        directions: args.directions(),
         gate: status.gate,
         stopped: stop.is_asked(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    let exit = Exit::of(&ended.report.left, ended.gate.as_ref().map(|(kind, _)| *kind));
+    let exit = ended.exit();
     if output.is_json() {
         output.json(&ended.for_programs(exit))?;
     } else {
@@ -157,31 +188,71 @@ impl HeadersProvider for Headers {
     }
 }
 
+/// What was heard while a session ran.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// Conflicts that began to wait for a decision.
+    waiting: u64,
+    /// Events that were missed.
+    missed: u64,
+    /// Why reading paused last, if it did not go on.
+    paused: Option<FailureKind>,
+}
+
 /// Runs the session and shows how far it is.
-fn watch(engine: &Engine, end: SessionEnd, stop: &Stop, output: &Output) -> Result<Report, Error> {
-    let (status, mut events) = engine.watch()?;
-    let mut progress = Progress::new(output, to_send(&status.counts));
+fn watch(
+    engine: &Engine,
+    end: SessionEnd,
+    directions: Directions,
+    stop: &Stop,
+    output: &Output,
+) -> (Result<Report, Error>, Seen) {
+    let mut seen = Seen::default();
+    let (status, mut events) = match engine.watch() {
+        Ok(watch) => watch,
+        Err(error) => return (Err(error), seen),
+    };
+    let sends = !matches!(directions, Directions::PullOnly);
+    let mut progress = Progress::new(output, if sends { to_send(&status.counts) } else { 0 });
     let session = {
         let engine = engine.clone();
-        thread::spawn(move || engine.sync_until_blocking(end))
+        thread::spawn(move || engine.sync_with_blocking(end, directions))
     };
     let mut looked = Instant::now();
-    while !session.is_finished() {
+    loop {
+        // Asked before the last look at the events, so that none is left behind.
+        let is_over = session.is_finished();
         if stop.is_asked() {
             // Repeated until it is over: the signal may have come before the session began.
             engine.stop_sync();
         }
-        match events.next_within(LOOK) {
+        let notice = if is_over { events.try_next() } else { events.next_within(LOOK) };
+        match notice {
             Some(Notice::Event(Event::SessionFinished(_))) => break,
             Some(Notice::Event(Event::GateClosed { why, message, wait })) => {
-                let wait = wait.map(|wait| format!(", next try in {}", words(wait.as_millis() as u64)));
-                let message = visible(&message);
-                progress.pause(&format!("{}: {message}{}", why.as_str(), wait.unwrap_or_default()));
+                progress.pause(&pause_text(why, &message, wait));
+            }
+            Some(Notice::Event(Event::PullPaused { why, message, wait })) => {
+                seen.paused = Some(why);
+                progress.pause(&pause_text(why, &message, wait));
             }
             Some(Notice::Event(Event::GateOpened)) => progress.resume(),
-            Some(_) | None => {}
+            Some(Notice::Event(Event::Pulled { changes, .. })) => {
+                seen.paused = None;
+                progress.resume();
+                progress.read(changes);
+            }
+            Some(Notice::Event(Event::Reconciling)) => {
+                progress
+                    .pause("the server's changes have to be read from the beginning; what is queued is kept");
+            }
+            Some(Notice::Event(Event::Conflicted { waits: true, .. })) => seen.waiting += 1,
+            Some(Notice::Lagged(missed)) => seen.missed += missed,
+            Some(Notice::Event(_)) => {}
+            None if is_over => break,
+            None => {}
         }
-        if looked.elapsed() >= LOOK {
+        if sends && looked.elapsed() >= LOOK {
             looked = Instant::now();
             if let Ok(status) = engine.status() {
                 progress.left(to_send(&status.counts));
@@ -190,7 +261,12 @@ fn watch(engine: &Engine, end: SessionEnd, stop: &Stop, output: &Output) -> Resu
     }
     let report = session.join().unwrap_or(Err(Error::Closed));
     progress.end();
-    report
+    (report, seen)
+}
+
+fn pause_text(why: FailureKind, message: &str, wait: Option<Duration>) -> String {
+    let wait = wait.map(|wait| format!(", next try in {}", words(wait.as_millis() as u64)));
+    format!("{}: {}{}", why.as_str(), visible(message), wait.unwrap_or_default())
 }
 
 fn to_send(counts: &Counts) -> u64 {
@@ -200,6 +276,8 @@ fn to_send(counts: &Counts) -> u64 {
 /// How a session ended.
 struct Ended {
     report: Report,
+    seen: Seen,
+    directions: Directions,
     gate: Option<(FailureKind, String)>,
     stopped: bool,
     seconds: f64,
@@ -211,6 +289,8 @@ struct ForPrograms<'a> {
     complete: bool,
     #[serde(flatten)]
     report: &'a Report,
+    /// Conflicts that the rules settled; null when that was not heard of all.
+    conflicts_settled: Option<u64>,
     gate: Option<GateReport<'a>>,
     stopped: bool,
     needs_attention: bool,
@@ -224,10 +304,38 @@ struct GateReport<'a> {
 }
 
 impl Ended {
+    /// A person first, then work that is left. A session that was not to send does not answer for what is queued.
+    fn exit(&self) -> Exit {
+        let gate = self.gate.as_ref().map(|(kind, _)| *kind);
+        let held = self.held();
+        let mut left = self.report.left;
+        if self.directions == Directions::PullOnly {
+            left = Counts { pending: 0, in_flight: 0, unknown: 0, ..left };
+        }
+        let unread = self.report.pull_waiting_for.is_some();
+        match Exit::of(&left, gate) {
+            Exit::Done | Exit::WorkLeft if unread && held.is_some_and(exit::needs_person) => Exit::Attention,
+            Exit::Done if unread => Exit::WorkLeft,
+            other => other,
+        }
+    }
+
+    /// What holds everything up, or at least the reading.
+    fn held(&self) -> Option<FailureKind> {
+        let gate = self.gate.as_ref().map(|(kind, _)| *kind);
+        gate.or(self.seen.paused.filter(|_| self.report.pull_waiting_for.is_some()))
+    }
+
+    /// Conflicts that the rules settled, if all were heard of.
+    fn settled(&self) -> Option<u64> {
+        (self.seen.missed == 0).then(|| self.report.conflicts.saturating_sub(self.seen.waiting))
+    }
+
     fn for_programs(&self, exit: Exit) -> ForPrograms<'_> {
         ForPrograms {
             complete: self.report.is_complete(),
             report: &self.report,
+            conflicts_settled: self.settled(),
             gate: self.gate.as_ref().map(|(kind, message)| GateReport { kind: *kind, message }),
             stopped: self.stopped,
             needs_attention: exit == Exit::Attention,
@@ -240,23 +348,67 @@ impl Ended {
         if self.stopped {
             output.line("stopped; nothing is lost")?;
         }
-        let synced = report.applied + report.duplicates + report.unchanged;
-        let mut line = format!("{} synced", many(synced, "task"));
-        if report.duplicates > 0 {
-            line += &format!(" ({} of them had taken effect before)", report.duplicates);
+        output.line(self.summary())?;
+        self.show_conflicts(output)?;
+        if report.quarantined > 0 {
+            output.line(format_args!(
+                "{} of the server could not be taken in; `landfall status` says why",
+                many(report.quarantined, "record")
+            ))?;
         }
-        line += &format!(", {}, {}", many(report.requests, "request"), duration_text(self.seconds));
-        if report.retries > 0 {
-            line += &format!(", {} to be repeated", many(report.retries, "attempt"));
-        }
-        if report.conflicts > 0 {
-            line += &format!(", {} resolved", many(report.conflicts, "conflict"));
-        }
-        output.line(line)?;
         let left = &report.left;
-        if left.total() == 0 {
-            return output.line("everything is synced");
+        if left.total() > 0 {
+            self.show_left(output)?;
+        } else if report.pull_waiting_for.is_none() {
+            output.line("everything is synced")?;
         }
+        if let Some(why) = &report.pull_waiting_for {
+            output.line(format_args!("reading waits for {}", visible(why)))?;
+        }
+        for hint in self.hints(args) {
+            output.hint(hint);
+        }
+        Ok(())
+    }
+
+    fn summary(&self) -> String {
+        let report = &self.report;
+        let mut parts = Vec::new();
+        if self.directions != Directions::PullOnly {
+            let synced = report.applied + report.duplicates + report.unchanged;
+            let mut part = format!("{} synced", many(synced, "task"));
+            if report.duplicates > 0 {
+                part += &format!(" ({} of them had taken effect before)", report.duplicates);
+            }
+            parts.push(part);
+        }
+        if self.directions != Directions::PushOnly {
+            parts.push(format!("{} read", many(report.pulled, "change")));
+        }
+        parts.push(many(report.requests + report.pages, "request"));
+        parts.push(duration_text(self.seconds));
+        if report.retries > 0 {
+            parts.push(format!("{} to be repeated", many(report.retries, "attempt")));
+        }
+        parts.join(", ")
+    }
+
+    fn show_conflicts(&self, output: &Output) -> Result<(), Problem> {
+        let kept = "`landfall conflicts list --all` shows what was set aside";
+        match self.settled() {
+            Some(0) => Ok(()),
+            Some(settled) => {
+                output.line(format_args!("{} settled by rule; {kept}", many(settled, "conflict")))
+            }
+            None if self.report.conflicts > 0 => {
+                output.line(format_args!("{} met; {kept}", many(self.report.conflicts, "conflict")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn show_left(&self, output: &Output) -> Result<(), Problem> {
+        let left = &self.report.left;
         let parts: Vec<_> = [
             (left.pending, "pending"),
             (left.in_flight, "in flight"),
@@ -269,13 +421,12 @@ impl Ended {
         .map(|(count, what)| format!("{count} {what}"))
         .collect();
         output.line(format_args!("left: {}", parts.join(", ")))?;
-        if let Some(why) = &report.waiting_for {
-            output.line(format_args!("waiting for {}", visible(why)))?;
+        match &self.report.waiting_for {
+            // It was not to send, so nothing holds the tasks up.
+            _ if self.directions == Directions::PullOnly => Ok(()),
+            Some(why) => output.line(format_args!("waiting for {}", visible(why))),
+            None => Ok(()),
         }
-        for hint in self.hints(args) {
-            output.hint(hint);
-        }
-        Ok(())
     }
 
     /// What to do about what is left.
@@ -288,12 +439,22 @@ impl Ended {
             hints.push("`landfall queue --state dead` shows what was refused, and why".into());
         }
         if left.conflict > 0 {
-            hints.push("`landfall queue --state conflict` shows what waits for a decision".into());
+            hints.push(format!(
+                "{} for your decision: `landfall conflicts list` shows {}",
+                if left.conflict == 1 {
+                    "a conflict waits".into()
+                } else {
+                    format!("{} conflicts wait", left.conflict)
+                },
+                if left.conflict == 1 { "it" } else { "them" }
+            ));
         }
-        if to_send(left) == 0 {
+        let sends = self.directions != Directions::PullOnly;
+        let unread = self.report.pull_waiting_for.is_some();
+        if !unread && (!sends || to_send(left) == 0) {
             return hints;
         }
-        hints.push(match self.gate.as_ref().map(|(kind, _)| *kind) {
+        hints.push(match self.held() {
             Some(Kind::Unreachable) => {
                 format!("is the server running, and is {endpoint} right? The changes are kept; run the command again")
             }
@@ -314,6 +475,9 @@ impl Ended {
             }
             Some(Kind::Unsupported) => {
                 format!("{endpoint} does not speak this protocol: check the address (it often ends in /sync) and the server's version")
+            }
+            Some(Kind::Forbidden) if unread => {
+                "these credentials may not read what others changed; `--push-only` only sends".into()
             }
             Some(Kind::RateLimited) => "the server asked to slow down; run the command again later".into(),
             _ => "run the command again, or give it more time with --deadline".into(),

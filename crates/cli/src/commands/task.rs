@@ -229,7 +229,7 @@ pub(crate) fn failure_text(failure: &FailureNote) -> String {
     format!("{}{code}: {}", failure.kind.as_str(), failure.message)
 }
 
-fn ago(then: Timestamp, now: Timestamp) -> String {
+pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
     format!("{} ago", words(u64::try_from(then.until(now).as_millis()).unwrap_or(u64::MAX)))
 }
 

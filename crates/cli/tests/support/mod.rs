@@ -3,6 +3,8 @@
 //! No test shares a file or a port with another; everything a test starts ends with it.
 #![allow(dead_code, reason = "each test file uses another part")]
 
+pub(crate) mod devices;
+
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use std::collections::BTreeMap;
