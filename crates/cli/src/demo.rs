@@ -1,10 +1,14 @@
 //! `landfall demo`: the whole story on one machine, in about a minute, with proof.
 //!
+//! Twice the network is away, comes back rough, and heals: first every device records reports of its own, then all of
+//! them amend the same ones.
+//!
 //! ```text
 //! demo.rs ─► stage.rs ─► device.rs (processes, SIGKILL) ─► network.rs (fault proxy) ─► server.rs (process, SIGKILL)
 //!    │           ▲ chance.rs: what goes wrong when, by seed
 //!    ├─► script.rs: who does what to which report, from the file alone
-//!    └─► proof.rs: the server's database, by plain SQL, against the script
+//!    ├─► outcome.rs: what must come of that, under rules.rs, which the devices obey
+//!    └─► proof.rs: the databases of server and devices, by plain SQL, against the outcome
 //! ```
 //!
 //! The command runs itself again for its devices and its server, with the hidden subcommands below.
@@ -14,9 +18,11 @@ mod actor;
 mod chance;
 mod device;
 mod network;
+mod outcome;
 mod process;
 mod progress;
 mod proof;
+mod rules;
 mod script;
 mod server;
 mod stage;
@@ -38,14 +44,16 @@ Example:
   landfall demo --devices 8 --reports 2000 --seed 7 --json
 
 Exit codes:
-  0  every report is on the server as it should be, once
-  1  something is lost, doubled or wrong, or the demo could not run";
+  0  every report is on the server and on every device as it should be, once, and every conflict is on record
+  1  something is lost, doubled, wrong or not on record, or the demo could not run";
 
 /// Show the whole story on one machine: record offline, sync through a bad network, kill, prove.
 ///
 /// Real incident reports are recorded offline by several device processes, amended, and synced through a network that
-/// breaks in every way it can, to a real server process. Devices and server are killed with SIGKILL on the way. In the
-/// end the server's database is read with plain SQL and compared with what the reports say.
+/// breaks in every way it can, to a real server process. Then every device reads them all, and they amend the same
+/// reports offline: different fields, the same field, counters, sets. Devices and server are killed with SIGKILL on the
+/// way. In the end the databases of the server and of all devices are read with plain SQL and compared with what the
+/// reports and their authors say.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER, args_conflicts_with_subcommands = true)]
 pub(crate) struct DemoArgs {
@@ -86,7 +94,7 @@ pub(crate) fn run(args: DemoArgs, output: &Output) -> Result<Exit, Problem> {
     let seed = args.seed.unwrap_or_else(any_seed);
     let mut folder = Folder::make(args.keep.as_deref())?;
     let scripts = script::scripts(args.reports, args.devices);
-    let changes: usize = scripts.iter().map(|script| script.steps.len()).sum();
+    let changes: usize = scripts.iter().map(script::Script::len).sum();
     let mut progress = Progress::new(args.devices);
     progress.note(&format!(
         "landfall demo: {} reports, {} changes, {} devices, seed {seed}",
@@ -95,8 +103,10 @@ pub(crate) fn run(args: DemoArgs, output: &Output) -> Result<Exit, Problem> {
         args.devices,
     ));
     let played = stage::play(&scripts, seed, &folder, &stop, &mut progress)?;
-    progress.note("  proof      reads the server's database");
-    let findings = proof::examine(&played.database, &script::expected(&scripts), &played.audits)
+    progress.note("  proof      reads the databases of the server and of all devices");
+    let evidence =
+        proof::Evidence { server: &played.database, devices: &played.devices, audits: &played.audits };
+    let findings = proof::examine(&evidence, &outcome::outcome(&scripts))
         .map_err(|error| Problem::new(error.to_string()))?;
     progress.clear();
     let result = words::Result {

@@ -50,11 +50,39 @@ fn nothing_is_lost_doubled_or_wrong_and_nothing_is_left_behind() {
     assert!(output.status.success(), "{}", text(&output));
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();
     let count = |key: &str| result[key].as_u64().unwrap_or_else(|| panic!("{key} in {result}"));
-    for zero in
-        ["lost", "duplicated", "wrong_fields", "extra_records", "refused", "key_reused", "left_in_queues"]
-    {
+    for zero in [
+        "lost",
+        "duplicated",
+        "wrong_fields",
+        "extra_records",
+        "refused",
+        "key_reused",
+        "left_in_queues",
+        "wrong_counts",
+        "wrong_sets",
+        "torn_groups",
+        "unrecorded",
+        "needless_conflicts",
+        "undecided",
+        "disagreements",
+    ] {
         assert_eq!(count(zero), 0, "{zero} in {result}");
     }
+    for some in [
+        "shared_reports",
+        "merged_fields",
+        "contested_fields",
+        "values_on_record",
+        "counters",
+        "sets",
+        "groups",
+        "deleted_against_edited",
+        "conflicts",
+        "rebased",
+    ] {
+        assert!(count(some) > 0, "{some} in {result}");
+    }
+    assert_eq!(count("devices_that_agree"), 3);
     assert_eq!(count("reports"), 400);
     assert!(count("enqueued") > 400 && count("coalesced") > 0, "{result}");
     assert!(count("requests") > count("faults") && count("faults") > 0, "{result}");
@@ -74,7 +102,10 @@ fn nothing_is_lost_doubled_or_wrong_and_nothing_is_left_behind() {
         "a kind of fault was not met: {result}"
     );
     let lines = String::from_utf8_lossy(&output.stderr);
-    assert!(lines.contains("uploading") && lines.contains("400 reports"), "{lines}");
+    assert!(
+        lines.contains("uploading") && lines.contains("exchanging") && lines.contains("400 reports"),
+        "{lines}"
+    );
     assert!(is_empty(&folder), "files are left in {}", folder.display());
     #[cfg(target_os = "linux")]
     assert_eq!(processes_in(&folder), Vec::<String>::new());

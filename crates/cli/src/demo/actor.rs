@@ -7,7 +7,7 @@ use super::device::{Message, Phase};
 use super::process::Process;
 use super::progress::DeviceView;
 use super::proof::Audit;
-use super::script::Script;
+use super::script::{Act, Script};
 use crate::problem::Problem;
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -34,16 +34,28 @@ pub(super) struct Setting {
 pub(super) struct Actor {
     number: usize,
     setting: Setting,
-    reports: u64,
-    steps: u64,
-    offline: u64,
+    acts: [Work; 2],
     phase: Phase,
     life: Life,
     recorded: u64,
     queue: u64,
     drained: bool,
+    has_read: bool,
     books: Option<Audit>,
     kills: VecDeque<Kill>,
+}
+
+/// What one act holds for it, in steps counted from the beginning of the script.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    /// Where it begins.
+    from: u64,
+    /// Where its offline part ends.
+    offline: u64,
+    /// Where it ends.
+    end: u64,
+    /// About how many tasks it makes.
+    tasks: u64,
 }
 
 /// Where the process is.
@@ -62,17 +74,23 @@ impl Actor {
     /// Starts the process.
     pub(super) fn start(script: &Script, setting: &Setting, kills: u64) -> Result<Self, Problem> {
         let number = script.device;
+        let [alone, together] = &script.acts;
+        let work = |act: &Act, from: usize, tasks: usize| Work {
+            from: from as u64,
+            offline: (from + act.offline.len()) as u64,
+            end: (from + act.len()) as u64,
+            tasks: tasks as u64,
+        };
         let mut actor = Self {
             number,
             setting: setting.clone(),
-            reports: script.reports as u64,
-            steps: script.steps.len() as u64,
-            offline: script.offline as u64,
-            phase: Phase::Offline,
+            acts: [work(alone, 0, script.reports), work(together, alone.len(), together.len())],
+            phase: Phase::Record,
             life: Life::Over,
             recorded: 0,
             queue: 0,
             drained: false,
+            has_read: false,
             books: None,
             kills: VecDeque::new(),
         };
@@ -81,8 +99,12 @@ impl Actor {
         Ok(actor)
     }
 
+    fn work(&self) -> Work {
+        self.acts[self.phase.act()]
+    }
+
     fn doom(&self, kills: u64) -> VecDeque<Kill> {
-        let kills = if self.reports == 0 { 0 } else { kills };
+        let kills = if self.work().tasks == 0 { 0 } else { kills };
         chance::kills(self.setting.seed, self.number as u64, self.phase as u64, kills).into()
     }
 
@@ -116,7 +138,7 @@ impl Actor {
     /// Tells it what is wanted from now on, and makes up its mind on so many kills.
     pub(super) fn enter(&mut self, phase: Phase, kills: u64) {
         self.phase = phase;
-        self.drained = false;
+        (self.drained, self.has_read) = (false, false);
         self.kills = self.doom(kills);
         if let Life::Running(process) | Life::Doomed(process, ..) = &mut self.life {
             process.tell(phase.as_str());
@@ -125,12 +147,17 @@ impl Actor {
 
     /// Everything for the offline phase is stored.
     pub(super) fn has_recorded(&self) -> bool {
-        self.recorded >= self.offline && !self.is_doomed()
+        self.recorded >= self.work().offline && !self.is_doomed()
     }
 
     /// Nothing is left to record and to send.
     pub(super) fn is_drained(&self) -> bool {
         self.drained && !self.is_doomed()
+    }
+
+    /// It has read what all others have sent.
+    pub(super) fn has_read(&self) -> bool {
+        self.has_read && !self.is_doomed()
     }
 
     /// It has told its books and ended.
@@ -142,12 +169,13 @@ impl Actor {
         matches!(self.life, Life::Doomed(..) | Life::Down(_))
     }
 
-    /// How much of its reports is on the server, from 0 to 1.
+    /// How much of the act's work is on the server, from 0 to 1.
     pub(super) fn uploaded(&self) -> f64 {
-        if self.drained || self.reports == 0 {
+        let tasks = self.work().tasks;
+        if self.drained || tasks == 0 {
             return 1.0;
         }
-        1.0 - (self.queue as f64 / self.reports as f64).min(1.0)
+        1.0 - (self.queue as f64 / tasks as f64).min(1.0)
     }
 
     /// What it last said of itself.
@@ -202,6 +230,7 @@ impl Actor {
                     self.queue = left;
                 }
                 Ok(Message::Drained) => self.drained = true,
+                Ok(Message::HasRead) => self.has_read = true,
                 Ok(Message::Books(books)) => self.books = Some(books),
                 Err(_) => {}
             }
@@ -210,32 +239,37 @@ impl Actor {
 
     /// The next kill, if the work has come that far and is not done.
     fn next_kill(&mut self) -> Option<Kill> {
-        let done = match self.phase {
-            Phase::Offline => self.recorded as f64 / self.offline.max(1) as f64,
-            Phase::Upload => self.uploaded(),
-            Phase::Finish => return None,
-        };
+        let done = if self.phase.is_offline() { self.recorded_part() } else { self.uploaded() };
         if self.drained || done < self.kills.front()?.at {
             return None;
         }
         self.kills.pop_front()
     }
 
+    /// How much of the act's offline part is recorded, from 0 to 1.
+    fn recorded_part(&self) -> f64 {
+        let Work { from, offline, .. } = self.work();
+        self.recorded.saturating_sub(from) as f64 / (offline - from).max(1) as f64
+    }
+
     /// What is shown of it.
     pub(super) fn view(&self) -> DeviceView {
+        let Work { from, offline, end, tasks } = self.work();
         let doing = match (&self.life, self.phase) {
             (Life::Down(_), _) => "killed",
             (Life::Over, _) => "done",
-            (_, Phase::Offline) if self.recorded >= self.offline => "waiting for the network",
-            (_, Phase::Offline) => "recording",
-            (_, Phase::Upload) if self.drained => "synced",
-            (_, Phase::Upload) if self.recorded < self.steps => "uploading, still amending",
-            (_, Phase::Upload) => "uploading",
+            (_, Phase::Record | Phase::Amend) if self.recorded >= offline => "waiting for the network",
+            (_, Phase::Record) => "recording",
+            (_, Phase::Amend) => "amending what others have in hand too",
+            (_, Phase::Upload | Phase::Exchange) if self.drained => "synced",
+            (_, Phase::Upload | Phase::Exchange) if self.recorded < end => "syncing, still amending",
+            (_, Phase::Upload | Phase::Exchange | Phase::Drain | Phase::Settle) => "syncing",
+            (_, Phase::Meet) => "reading what others sent",
             (_, Phase::Finish) => "closing its books",
         };
-        let (done, of) = match self.phase {
-            Phase::Offline => (self.recorded.min(self.offline), self.offline),
-            Phase::Upload | Phase::Finish => (self.reports.saturating_sub(self.queue), self.reports),
+        let (done, of) = match self.phase.is_offline() {
+            true => (self.recorded.clamp(from, offline) - from, offline - from),
+            false => (tasks.saturating_sub(self.queue), tasks),
         };
         DeviceView { done, of, doing: doing.to_owned(), queue: self.queue }
     }

@@ -5,29 +5,31 @@
 //! engine. `enqueue_many` stores a batch in one transaction, so the logbook and the changes it counts are both there
 //! or both not; a batch that was cut off is made again, a batch that was stored is not. This is what an app would do.
 //!
-//! The parent tells the phase on standard input and reads [`Message`]s from standard output; when the parent dies,
-//! the input ends, and so does the device. Tests: `tests/demo.rs`, with real processes.
+//! `device/phase.rs` is its talk with the parent, `device/books.rs` what it says in the end. Tests: `tests/demo.rs`,
+//! with real processes.
 
-use super::proof::Audit;
-use super::script::{self, Deed, Fields, LOGBOOK, STRIKE, Script, Step};
+mod books;
+mod phase;
+
+pub(super) use phase::{Message, Phase};
+
+use super::rules::{self, COUNTER, SET};
+use super::script::{self, Act, Deed, Fields, LOGBOOK, STRIKE, Script, Step};
 use crate::exit::Exit;
 use crate::problem::Problem;
 use landfall_adapters::SyncEndpoint;
 use landfall_core::change::Change;
 use landfall_core::config::Config;
 use landfall_core::entity::Body;
-use landfall_core::id::{EntityKey, TaskId};
+use landfall_core::id::EntityKey;
 use landfall_core::machine::SessionEnd;
-use landfall_core::store::{Counts, StoreError};
-use landfall_core::task::{StateKind, Verdict};
+use landfall_core::store::Counts;
 use landfall_core::value;
 use landfall_engine::Engine;
 use landfall_sqlite::SqliteStore;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use std::io::{BufRead, Write};
+use phase::{Wanted, say};
+use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -59,44 +61,6 @@ pub(super) struct DeviceArgs {
     pub(super) phase: Phase,
 }
 
-/// What the parent wants of all devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub(super) enum Phase {
-    /// Record; there is no network.
-    Offline,
-    /// Upload, and go on amending.
-    Upload,
-    /// Finish what is left, tell the books, end.
-    Finish,
-}
-
-impl Phase {
-    /// The word for the command line and for standard input.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Offline => "offline",
-            Self::Upload => "upload",
-            Self::Finish => "finish",
-        }
-    }
-
-    fn parse(word: &str) -> Option<Self> {
-        [Self::Offline, Self::Upload, Self::Finish].into_iter().find(|phase| phase.as_str() == word)
-    }
-}
-
-/// What a device tells its parent, one JSON object a line.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Message {
-    /// Where it stands: changes recorded, tasks in the queue.
-    At { recorded: usize, left: u64 },
-    /// Everything is recorded and the queue is empty.
-    Drained,
-    /// Its books, at the very end.
-    Books(Audit),
-}
-
 /// Runs a device until the parent wants no more of it.
 pub(super) fn run(args: &DeviceArgs) -> Result<Exit, Problem> {
     let wanted = Wanted::listen(args.phase)?;
@@ -108,108 +72,64 @@ pub(super) fn run(args: &DeviceArgs) -> Result<Exit, Problem> {
     let adapter =
         SyncEndpoint::new(&args.endpoint).map_err(|error| Problem::new(format!("endpoint: {error}")))?;
     let engine = Engine::builder(SqliteStore::open(&args.db)?, adapter)
-        .config(config(args.tasks_per_request))
+        .config(config(args.tasks_per_request)?)
         .build_blocking()?;
     let mut device = Device { recorded: recorded(&engine, &script)?, engine, script };
     device.tell()?;
-    device.record_offline(&wanted)?;
-    wanted.wait_for(Phase::Upload);
-    let engine = device.engine.clone();
-    thread::scope(|scope| {
-        let over = wanted.clone();
-        let uploading = scope.spawn(move || upload(&engine, &over));
-        let done = device.amend_during_upload(&wanted);
-        wanted.end();
-        device.engine.stop_sync();
-        let uploaded = uploading.join().map_err(|_| Problem::new("the uploading thread panicked"))?;
-        done.and(uploaded)
-    })?;
-    say(&Message::Books(device.audit()?))?;
+    for (act, last) in [(0, Phase::Meet), (1, Phase::Finish)] {
+        device.record_offline(act, &wanted)?;
+        let network = if act == 0 { Phase::Upload } else { Phase::Exchange };
+        wanted.wait_for(network);
+        // After a kill in the second act the first one is over.
+        if wanted.phase() <= last {
+            device.play_with_network(act, &wanted)?;
+        }
+        wanted.wait_for(if act == 0 { Phase::Amend } else { Phase::Finish });
+    }
+    say(&Message::Books(books::read(&device.engine, &device.script, device.recorded)?))?;
     device.engine.close();
     Ok(Exit::Done)
 }
 
 /// Patience that fits a demo: a minute of a network that is worse than any real one.
-fn config(tasks_per_request: usize) -> Config {
+fn config(tasks_per_request: usize) -> Result<Config, Problem> {
     let mut config = Config::default();
     config.push.batch_tasks = tasks_per_request;
     config.push.call_timeout = Duration::from_secs(3);
+    config.pull.call_timeout = Duration::from_secs(3);
     config.retry.base = Duration::from_millis(60);
     config.retry.cap = Duration::from_secs(1);
     // Rubbish comes far more often here than in a lifetime of a real app.
     config.retry.unreadable_max = 1000;
-    config
-}
-
-/// What the parent wants, as it was last told.
-#[derive(Debug, Clone)]
-struct Wanted(Arc<(Mutex<(Phase, bool)>, Condvar)>);
-
-impl Wanted {
-    /// Reads standard input on a thread of its own. When it ends the parent is gone, and this process goes too.
-    fn listen(phase: Phase) -> Result<Self, Problem> {
-        let wanted = Self(Arc::new((Mutex::new((phase, false)), Condvar::new())));
-        let heard = wanted.clone();
-        let listen = move || {
-            for line in std::io::stdin().lock().lines() {
-                let Ok(line) = line else { break };
-                if let Some(phase) = Phase::parse(&line) {
-                    heard.change(|state| state.0 = state.0.max(phase));
-                }
-            }
-            std::process::exit(1);
-        };
-        thread::Builder::new()
-            .name("demo stdin".into())
-            .spawn(listen)
-            .map_err(|error| Problem::new(format!("cannot start a thread: {error}")))?;
-        Ok(wanted)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut (Phase, bool))) {
-        change(&mut self.0.0.lock().unwrap_or_else(PoisonError::into_inner));
-        self.0.1.notify_all();
-    }
-
-    fn phase(&self) -> Phase {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    fn wait_for(&self, phase: Phase) {
-        let state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.0.1.wait_while(state, |state| state.0 < phase));
-    }
-
-    /// Ends the uploading thread.
-    fn end(&self) {
-        self.change(|state| state.1 = true);
-    }
-
-    /// Waits a little; true when the uploading is over.
-    fn is_over_after(&self, wait: Duration) -> bool {
-        let state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.0.1.wait_timeout_while(state, wait, |state| !state.1);
-        waited.unwrap_or_else(PoisonError::into_inner).0.1
-    }
+    config.conflicts.rules = rules::rules()?;
+    Ok(config)
 }
 
 struct Device {
     engine: Engine,
     script: Script,
-    /// Steps that are stored.
+    /// Steps that are stored, of both acts.
     recorded: usize,
 }
 
 impl Device {
-    /// Plays the steps that happen without a network.
-    fn record_offline(&mut self, wanted: &Wanted) -> Result<(), Problem> {
-        while self.recorded < self.script.offline {
+    /// The act, and how many steps come before it.
+    fn act(&self, act: usize) -> (&Act, usize) {
+        let [first, second] = &self.script.acts;
+        if act == 0 { (first, 0) } else { (second, first.len()) }
+    }
+
+    /// Plays the steps of an act that happen without a network.
+    fn record_offline(&mut self, act: usize, wanted: &Wanted) -> Result<(), Problem> {
+        let (steps, before) = self.act(act);
+        let until = before + steps.offline.len();
+        while self.recorded < until {
             let size = 1 + script::scatter(self.recorded as u64) % BATCH;
-            let size = usize::try_from(size).unwrap_or(1).min(self.script.offline - self.recorded);
-            let before = self.recorded / TRY_EVERY;
+            let size = usize::try_from(size).unwrap_or(1).min(until - self.recorded);
+            let earlier = self.recorded / TRY_EVERY;
             self.record(size)?;
             self.tell()?;
-            if before != self.recorded / TRY_EVERY && wanted.phase() == Phase::Offline {
+            if earlier != self.recorded / TRY_EVERY && wanted.phase().is_offline() {
                 // Nobody is there. It must cost nothing: no attempt, and no task loses its ability to coalesce.
                 self.engine.sync_blocking()?;
             }
@@ -217,27 +137,52 @@ impl Device {
         Ok(())
     }
 
-    /// Plays the other steps while their reports are being uploaded, until the parent wants no more and all is sent.
-    fn amend_during_upload(&mut self, wanted: &Wanted) -> Result<(), Problem> {
-        let mut drained = false;
+    /// Syncs, and plays the other steps of the act meanwhile, until all is sent and all is read.
+    fn play_with_network(&mut self, act: usize, wanted: &Wanted) -> Result<(), Problem> {
+        let engine = self.engine.clone();
+        wanted.begin();
+        thread::scope(|scope| {
+            let syncing = wanted.clone();
+            let syncing = scope.spawn(move || sync(&engine, &syncing));
+            let done = self.amend_meanwhile(act, wanted);
+            wanted.end();
+            self.engine.stop_sync();
+            let synced = syncing.join().map_err(|_| Problem::new("the thread that syncs panicked"))?;
+            done.and(synced)
+        })
+    }
+
+    fn amend_meanwhile(&mut self, act: usize, wanted: &Wanted) -> Result<(), Problem> {
+        let (steps, before) = self.act(act);
+        let (until, late_from) = (before + steps.len(), before + steps.offline.len());
+        let work = if act == 0 { self.script.reports } else { steps.len() };
+        let mut drained = None;
         loop {
-            let finishing = wanted.phase() == Phase::Finish;
+            let phase = wanted.phase();
             let counts = self.engine.status()?.counts;
-            let done = 1.0 - counts.total() as f64 / self.script.reports.max(1) as f64;
-            let late = self.script.steps.get(self.recorded..).unwrap_or_default();
+            let done = 1.0 - counts.total() as f64 / work.max(1) as f64;
+            let late =
+                self.act(act).0.late.get(self.recorded.saturating_sub(late_from)..).unwrap_or_default();
+            let finishing = !phase.is_rough();
             let due = late.iter().take_while(|step| finishing || step.due <= done).count().min(3);
             if due > 0 {
-                self.record(due)?;
+                // What is counted is read first: no page of the backend's may come in between.
+                let reads = late.iter().take(due).any(|step| matches!(step.deed, Deed::Contribute { .. }));
+                if reads {
+                    wanted.calm(|| self.engine.stop_sync());
+                }
+                let stored = self.record(due);
+                wanted.end_calm();
+                stored?;
             }
             self.tell()?;
-            if due == 0 && self.recorded == self.script.steps.len() && counts == stuck(counts) {
-                if finishing {
-                    return Ok(());
-                }
-                if counts.total() == 0 && !drained {
-                    drained = true;
-                    say(&Message::Drained)?;
-                }
+            let over = due == 0 && self.recorded == until && counts == stuck(counts);
+            if over && (finishing || counts.total() == 0) && drained != Some(phase) {
+                drained = Some(phase);
+                say(&Message::Drained)?;
+            }
+            if over && phase.is_last_of_act() && wanted.has_read() {
+                return say(&Message::HasRead);
             }
             thread::sleep(TICK);
         }
@@ -246,8 +191,8 @@ impl Device {
     /// Stores the next `size` steps and the new state of the logbook in one transaction.
     fn record(&mut self, size: usize) -> Result<(), Problem> {
         let until = self.recorded + size;
-        let steps = self.script.steps.get(self.recorded..until).unwrap_or_default();
-        let mut changes = steps.iter().map(change).collect::<Result<Vec<_>, _>>()?;
+        let steps = self.script.steps().skip(self.recorded).take(size);
+        let mut changes = steps.map(|step| self.change(step)).collect::<Result<Vec<_>, _>>()?;
         let logbook = Change::upsert(LOGBOOK, self.script.logbook());
         changes.push(logbook.fields(fields(&script::logbook_fields(until))?));
         self.engine.enqueue_many_blocking(changes)?;
@@ -255,56 +200,52 @@ impl Device {
         Ok(())
     }
 
-    fn tell(&self) -> Result<(), Problem> {
-        say(&Message::At { recorded: self.recorded, left: self.engine.status()?.counts.total() })
+    fn change(&self, step: &Step) -> Result<Change, Problem> {
+        Ok(match &step.deed {
+            Deed::Create(set) => Change::create(STRIKE, &step.id).fields(fields(set)?),
+            Deed::Amend { set, unset } => {
+                let change = Change::update(STRIKE, &step.id).fields(fields(set)?);
+                unset.iter().fold(change, |change, name| change.unset(name))
+            }
+            Deed::Delete => Change::delete(STRIKE, &step.id),
+            Deed::Contribute { set, reviews, tags } => {
+                let mut set = set.clone();
+                let seen = self.seen(&step.id)?;
+                if *reviews != 0 {
+                    let count = seen.get(COUNTER).and_then(Value::as_i64).unwrap_or(0);
+                    set.insert(COUNTER.to_owned(), json!(count + reviews));
+                }
+                if !tags.is_empty() {
+                    let mut all = seen.get(SET).and_then(Value::as_array).cloned().unwrap_or_default();
+                    all.extend(tags.iter().map(|tag| json!(tag)));
+                    set.insert(SET.to_owned(), Value::Array(all));
+                }
+                Change::update(STRIKE, &step.id).fields(fields(&set)?)
+            }
+        })
     }
 
-    /// Reads the device's own books: what became of every task of every record.
-    fn audit(&self) -> Result<Audit, Problem> {
-        let ids: BTreeSet<String> = self.script.steps.iter().map(|step| step.id.clone()).collect();
-        let logbook = self.script.logbook();
-        let recorded = recorded(&self.engine, &self.script)? as u64;
-        let audit = self.engine.read(move |store| {
-            let client = store.replica()?.ok_or(StoreError::Closed)?.client_id;
-            let mut audit = Audit {
-                client: client.to_string(),
-                recorded,
-                left: store.counts()?.total(),
-                ..Audit::default()
-            };
-            let mut tasks = 0;
-            let keys = ids.into_iter().map(|id| EntityKey::new(STRIKE, id));
-            for key in keys.chain([EntityKey::new(LOGBOOK, logbook)]) {
-                let generations = store.entity(&key)?.map_or(0, |entity| entity.generation);
-                for generation in 1..=generations {
-                    let entry = store.journal(TaskId::derive(client, &key, generation))?;
-                    let verdict = entry.map(|entry| entry.verdict);
-                    match verdict {
-                        Some(Verdict::Applied | Verdict::Duplicate) => audit.confirmed += 1,
-                        Some(Verdict::Rebased | Verdict::ResolvedToRemote) => audit.conflicts += 1,
-                        _ => {}
-                    }
-                    // A rebased task goes on as another one: one change, two tasks.
-                    tasks += u64::from(key.entity_type == STRIKE && verdict != Some(Verdict::Rebased));
-                }
-            }
-            audit.coalesced = audit.recorded.saturating_sub(tasks);
-            for task in store.tasks_in_state(StateKind::Dead, 0, 1000)?.tasks {
-                let failure = task.last_failure;
-                let code = failure.and_then(|note| note.code.or(Some(note.kind.as_str().to_owned())));
-                *audit.refusals.entry(code.unwrap_or_default()).or_default() += 1;
-            }
-            Ok(audit)
-        })?;
-        Ok(audit)
+    /// A report as the app sees it.
+    fn seen(&self, id: &str) -> Result<Fields, Problem> {
+        let entity = self.engine.get(&EntityKey::new(STRIKE, id))?;
+        let Some(Body::Live(fields)) = entity.and_then(|entity| entity.local) else {
+            return Err(Problem::new(format!("{id} is to be amended, and this device does not see it")));
+        };
+        serde_json::from_str(&fields.to_json()).map_err(|error| Problem::new(format!("{id}: {error}")))
+    }
+
+    fn tell(&self) -> Result<(), Problem> {
+        say(&Message::At { recorded: self.recorded, left: self.engine.status()?.counts.total() })
     }
 }
 
 /// Session after session, as an app does that syncs whenever it can.
-fn upload(engine: &Engine, wanted: &Wanted) -> Result<(), Problem> {
+fn sync(engine: &Engine, wanted: &Wanted) -> Result<(), Problem> {
     let mut pause = Duration::ZERO;
-    while !wanted.is_over_after(pause) {
-        let report = engine.sync_until_blocking(SessionEnd::Drained { within: ROUND })?;
+    while wanted.may_sync_after(pause) {
+        let report = engine.sync_until_blocking(SessionEnd::Drained { within: ROUND });
+        let report = report.inspect_err(|_| wanted.has_synced(false))?;
+        wanted.has_synced(report.left == stuck(report.left) && report.pull_waiting_for.is_none());
         // Nothing to do, or nothing that can be done: look again soon, without spinning.
         pause = if report.requests == 0 { TICK } else { Duration::ZERO };
     }
@@ -328,25 +269,6 @@ fn recorded(engine: &Engine, script: &Script) -> Result<usize, Problem> {
     }
 }
 
-fn change(step: &Step) -> Result<Change, Problem> {
-    Ok(match &step.deed {
-        Deed::Create(set) => Change::create(STRIKE, &step.id).fields(fields(set)?),
-        Deed::Amend { set, unset } => {
-            let change = Change::update(STRIKE, &step.id).fields(fields(set)?);
-            unset.iter().fold(change, |change, name| change.unset(name))
-        }
-        Deed::Delete => Change::delete(STRIKE, &step.id),
-    })
-}
-
 fn fields(plain: &Fields) -> Result<value::Fields, Problem> {
     value::Fields::parse(&crate::output::json(plain)?).map_err(|error| Problem::new(error.to_string()))
-}
-
-fn say(message: &Message) -> Result<(), Problem> {
-    let line = crate::output::json(message)?;
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}")
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Problem::new(format!("the parent does not listen: {error}")))
 }

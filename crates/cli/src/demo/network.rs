@@ -1,6 +1,6 @@
 //! The network of the demo: the fault proxy in front of the server, and what it did, in words.
 //!
-//! Off at first, then rough, then healed. Which fault comes when is in `chance.rs`. Tests: below, and `tests/demo.rs`.
+//! Off at first, then rough, then healed, and so twice. Which fault comes when is in `chance.rs`. Tests: below, and `tests/demo.rs`.
 
 use super::chance;
 use crate::problem::Problem;
@@ -62,6 +62,11 @@ impl Network {
         let (kinds, seed) = (chance::kinds_of_faults(), self.proxy.seed());
         self.proxy.set_plan(FaultPlan::by(move |request| chance::fault(&kinds, seed, request.turn)));
         self.proxy.set_offline(false).map_err(|error| Problem::new(format!("the fault proxy: {error}")))
+    }
+
+    /// Nothing passes, until it becomes rough again.
+    pub(super) fn go_down(&self) -> Result<(), Problem> {
+        self.proxy.set_offline(true).map_err(|error| Problem::new(format!("the fault proxy: {error}")))
     }
 
     /// From now on everything passes.

@@ -177,6 +177,11 @@ impl Folder {
         self.path.join(name)
     }
 
+    /// The database of a device.
+    pub(super) fn device(&self, number: usize) -> PathBuf {
+        self.file(&format!("device-{number}.db"))
+    }
+
     /// The folder.
     pub(super) fn path(&self) -> &Path {
         &self.path

@@ -1,41 +1,87 @@
-//! The proof: reads the server's database with plain SQL and compares it with what the script says must be there.
+//! The proof: reads the databases of the server and of the devices with plain SQL and compares them with what must have
+//! come of the scripts.
 //!
 //! It uses no engine, no adapter and no code of the server, and it believes nobody's report of success. What it
-//! counts, and how each count could come out above zero, is shown by `proof/tests.rs`, which spoils a good
-//! database in every way there is.
+//! counts, and how each count could come out above zero, is shown by `proof/tests.rs`, which spoils good
+//! databases in every way there is. `records.rs` compares what the server has, `effects.rs` how it came to be,
+//! `devices.rs` what the devices show, `conflicts.rs` what they have on record.
 
+mod conflicts;
+mod devices;
+mod effects;
+mod records;
+
+use super::outcome::Outcome;
 use super::script::{Fields, Name};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What one device says of its own queue after draining it.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Audit {
+    /// Its number, from 1.
+    pub(super) device: usize,
     /// Its client id.
     pub(super) client: String,
     /// Changes of reports it has recorded.
     pub(super) recorded: u64,
-    /// Changes of reports that were folded into others before they were sent.
+    /// Changes of reports that were folded into others before they were sent, or found to change nothing.
     pub(super) coalesced: u64,
     /// Tasks whose effect the server confirmed.
     pub(super) confirmed: u64,
-    /// Conflicts met. One device writes each record, so there is nobody to be in conflict with.
-    pub(super) conflicts: u64,
+    /// Tasks that met another version of their record and went on as others.
+    pub(super) rebased: u64,
     /// Tasks still in the queue, dead letters among them.
     pub(super) left: u64,
     /// The refusals behind dead letters, by code.
     pub(super) refusals: BTreeMap<String, u64>,
 }
 
-/// What the comparison found. Every number but the first two must be zero.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Findings {
+/// What is examined.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Evidence<'a> {
+    /// The server's database.
+    pub(super) server: &'a Path,
+    /// The databases of the devices, in the order of their numbers.
+    pub(super) devices: &'a [PathBuf],
+    /// What the devices say.
+    pub(super) audits: &'a [Audit],
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Looked {
     /// Live records that were looked for.
     pub(super) records: u64,
     /// Fields that were compared.
     pub(super) fields: u64,
+    /// Reports with several authors.
+    pub(super) shared: u64,
+    /// Fields of such reports that exactly one author changed.
+    pub(super) merged: u64,
+    /// Fields that several authors changed, each in his own way; a group counts as one.
+    pub(super) contested: u64,
+    /// Values that did not become the server's and are on record.
+    pub(super) on_record: u64,
+    /// Counters.
+    pub(super) counters: u64,
+    /// Sets.
+    pub(super) sets: u64,
+    /// Groups.
+    pub(super) groups: u64,
+    /// Reports that one deleted and another edited.
+    pub(super) deleted_edited: u64,
+    /// Conflicts on record.
+    pub(super) conflicts: u64,
+    /// Devices that show exactly what the server has.
+    pub(super) agreeing: u64,
+}
+
+/// What is wrong. Every number must be zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Faults {
     /// Records and fields that should be there and are not, and effects that a device was told of and the server
     /// does not have.
     pub(super) lost: u64,
@@ -51,16 +97,59 @@ pub(super) struct Findings {
     pub(super) key_reused: u64,
     /// Tasks that devices still hold.
     pub(super) left: u64,
-    /// A few of the findings, in words.
+    /// Counters that do not add up.
+    pub(super) wrong_counts: u64,
+    /// Sets that lack an element or hold one that nobody added.
+    pub(super) wrong_sets: u64,
+    /// Groups with values of two authors.
+    pub(super) torn: u64,
+    /// Values that lost and are nowhere on record, and deletions against edits that are not.
+    pub(super) unrecorded: u64,
+    /// Conflicts that nobody made: about fields that one author changed, or met by a device that is no author.
+    pub(super) needless: u64,
+    /// Conflicts that still wait for a decision.
+    pub(super) undecided: u64,
+    /// Records that a device shows otherwise than the server has them.
+    pub(super) disagreements: u64,
+}
+
+impl Faults {
+    /// Every number with the name it has in JSON.
+    pub(super) const fn named(&self) -> [(&'static str, u64); 14] {
+        [
+            ("lost", self.lost),
+            ("duplicated", self.duplicated),
+            ("wrong_fields", self.wrong_fields),
+            ("extra_records", self.extra),
+            ("refused", self.refused),
+            ("key_reused", self.key_reused),
+            ("left_in_queues", self.left),
+            ("wrong_counts", self.wrong_counts),
+            ("wrong_sets", self.wrong_sets),
+            ("torn_groups", self.torn),
+            ("unrecorded", self.unrecorded),
+            ("needless_conflicts", self.needless),
+            ("undecided", self.undecided),
+            ("disagreements", self.disagreements),
+        ]
+    }
+}
+
+/// What the comparison found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Findings {
+    /// What was looked at.
+    pub(super) looked: Looked,
+    /// What is wrong.
+    pub(super) faults: Faults,
+    /// A few of the faults, in words.
     pub(super) examples: Vec<String>,
 }
 
 impl Findings {
     /// Whether everything is as it should be.
     pub(super) fn is_clean(&self) -> bool {
-        [self.lost, self.duplicated, self.wrong_fields, self.extra, self.refused, self.key_reused, self.left]
-            .iter()
-            .all(|count| *count == 0)
+        self.faults == Faults::default()
     }
 
     fn example(&mut self, text: impl FnOnce() -> String) {
@@ -72,28 +161,32 @@ impl Findings {
     }
 }
 
-/// Compares the server's database with what is expected, and the devices' books with the server's.
+/// Compares the databases with what must have come of the scripts, and the devices' books with the server's.
 ///
 /// # Errors
-/// When the database cannot be read or does not look as the server makes it.
-pub(super) fn examine(
-    database: &Path,
-    expected: &BTreeMap<Name, Option<Fields>>,
-    audits: &[Audit],
-) -> Result<Findings, ProofError> {
-    let server = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+/// When a database cannot be read or does not look as it should.
+pub(super) fn examine(evidence: &Evidence<'_>, outcome: &Outcome) -> Result<Findings, ProofError> {
+    let server = open(evidence.server)?;
     let mut findings = Findings::default();
-    compare_records(&mut findings, &records(&server)?, expected);
-    count_effects(&mut findings, &server, audits)?;
-    for audit in audits {
-        findings.left += audit.left;
-        findings.key_reused += audit.refusals.get("key_reused").copied().unwrap_or(0);
+    let found = records::of_server(&server)?;
+    records::compare(&mut findings, &found, outcome);
+    effects::count(&mut findings, &server, evidence.audits)?;
+    for audit in evidence.audits {
+        findings.faults.left += audit.left;
+        findings.faults.key_reused += audit.refusals.get("key_reused").copied().unwrap_or(0);
         if audit.left > 0 {
             findings.example(|| {
                 format!("client {}: {} tasks left, refusals {:?}", audit.client, audit.left, audit.refusals)
             });
         }
     }
+    let mut on_record = BTreeMap::new();
+    for (number, path) in (1..).zip(evidence.devices) {
+        let device = open(path)?;
+        devices::compare(&mut findings, &device, number, &found)?;
+        conflicts::read(&mut findings, &device, number, &mut on_record)?;
+    }
+    conflicts::compare(&mut findings, &on_record, &found, outcome);
     Ok(findings)
 }
 
@@ -101,157 +194,43 @@ pub(super) fn examine(
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProofError {
     /// SQLite said so.
-    #[error("cannot read the server's database: {0}")]
+    #[error("cannot read a database: {0}")]
     Sqlite(#[from] rusqlite::Error),
-    /// A record's fields are not JSON.
-    #[error("the server's record {0} {1} is not a JSON object: {2}")]
+    /// A record's fields, or what is on record of a conflict, are not JSON.
+    #[error("the record {0} {1} is not a JSON object: {2}")]
     NotJson(String, String, serde_json::Error),
 }
 
-/// Every record of every tenant; `None` for a tombstone.
-fn records(server: &Connection) -> Result<BTreeMap<Name, Option<Fields>>, ProofError> {
-    let mut statement = server.prepare("SELECT entity_type, entity_id, fields FROM records")?;
-    let mut rows = statement.query([])?;
-    let mut records = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        let name: Name = (row.get(0)?, row.get(1)?);
-        let fields = match row.get::<_, Option<String>>(2)? {
-            None => None,
-            Some(text) => Some(
-                serde_json::from_str(&text)
-                    .map_err(|error| ProofError::NotJson(name.0.clone(), name.1.clone(), error))?,
-            ),
-        };
-        records.insert(name, fields);
-    }
-    Ok(records)
+/// Records as somebody has them; `None` for one that was deleted.
+type Records = BTreeMap<Name, Option<Fields>>;
+
+fn open(path: &Path) -> Result<Connection, ProofError> {
+    Ok(Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
 }
 
-fn compare_records(
-    findings: &mut Findings,
-    found: &BTreeMap<Name, Option<Fields>>,
-    expected: &BTreeMap<Name, Option<Fields>>,
-) {
-    for (name, wanted) in expected {
-        let there = found.get(name).and_then(Option::as_ref);
-        match (wanted, there) {
-            (None, None) => {}
-            (None, Some(_)) => {
-                findings.extra += 1;
-                findings.example(|| format!("{} {}: was withdrawn and is there", name.0, name.1));
-            }
-            (Some(_), None) => {
-                findings.records += 1;
-                findings.lost += 1;
-                findings.example(|| format!("{} {}: is missing", name.0, name.1));
-            }
-            (Some(wanted), Some(there)) => {
-                findings.records += 1;
-                compare_fields(findings, name, wanted, there);
-            }
-        }
-    }
-    for (name, fields) in found {
-        if fields.is_some() && !expected.contains_key(name) {
-            findings.extra += 1;
-            findings.example(|| format!("{} {}: nobody recorded it", name.0, name.1));
-        }
-    }
-}
-
-fn compare_fields(findings: &mut Findings, name: &Name, wanted: &Fields, there: &Fields) {
-    for (field, value) in wanted {
-        findings.fields += 1;
-        match there.get(field) {
-            Some(found) if found == value => {}
-            Some(found) => {
-                findings.wrong_fields += 1;
-                findings.example(|| format!("{} {}, {field}: {found} instead of {value}", name.0, name.1));
-            }
-            None => {
-                findings.lost += 1;
-                findings.example(|| format!("{} {}, {field}: is missing", name.0, name.1));
-            }
-        }
-    }
-    for field in there.keys().filter(|field| !wanted.contains_key(*field)) {
-        findings.wrong_fields += 1;
-        findings.example(|| format!("{} {}, {field}: should not be there", name.0, name.1));
-    }
-}
-
-/// The server gives every effect the next version and notes it beside the key of the task, so the versions given out
-/// and the keys of applied tasks must match one to one; no task may have two keys; and every device must have been
-/// told of exactly the effects that there are.
-fn count_effects(findings: &mut Findings, server: &Connection, audits: &[Audit]) -> Result<(), ProofError> {
-    let number = |sql: &str| -> Result<u64, ProofError> {
-        let mut statement = server.prepare(sql)?;
-        let count: i64 = statement.query_one([], |row| row.get(0))?;
-        Ok(u64::try_from(count).unwrap_or(0))
-    };
-    let again = number(
-        "SELECT coalesce(sum(times - 1), 0) FROM
-         (SELECT count(*) AS times FROM seen WHERE status = 0 GROUP BY tenant, client, task_id)",
-    )?;
-    let given_out = number("SELECT coalesce(sum(version), 0) FROM tenants")?;
-    let noted = number(
-        "SELECT count(*) FROM (SELECT DISTINCT tenant, version FROM seen WHERE status = 0 AND version IS NOT NULL)",
-    )?;
-    let unowned = given_out.saturating_sub(noted);
-    if again > 0 {
-        findings.example(|| format!("{again} effects of tasks that had one already"));
-    }
-    if unowned > 0 {
-        findings.example(|| format!("{unowned} effects that belong to no key"));
-    }
-    findings.duplicated += again + unowned;
-    // A version that was never given out is the mark of an effect that is not there.
-    findings.lost += noted.saturating_sub(given_out);
-    findings.refused = number("SELECT count(*) FROM seen WHERE status = 2")?;
-
-    let mut per_client: BTreeMap<String, u64> = BTreeMap::new();
-    let mut statement = server.prepare(
-        "SELECT c.client_id, count(s.key) FROM clients c
-         LEFT JOIN seen s ON s.tenant = c.tenant AND s.client = c.id AND s.status = 0
-         GROUP BY c.tenant, c.id",
-    )?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        *per_client.entry(row.get(0)?).or_default() += u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
-    }
-    for audit in audits {
-        let effects = per_client.remove(&audit.client).unwrap_or(0);
-        findings.duplicated += effects.saturating_sub(audit.confirmed).saturating_sub(again);
-        findings.lost += audit.confirmed.saturating_sub(effects);
-        if effects != audit.confirmed {
-            findings.example(|| {
-                format!("client {}: {} tasks confirmed, {effects} effects", audit.client, audit.confirmed)
-            });
-        }
-    }
-    for (client, effects) in per_client {
-        if effects > 0 {
-            findings.duplicated += effects;
-            findings.example(|| format!("client {client}: {effects} effects of a client nobody knows"));
-        }
-    }
-    Ok(())
+fn parse<T: serde::de::DeserializeOwned>(name: &Name, text: &str) -> Result<T, ProofError> {
+    serde_json::from_str(text).map_err(|error| ProofError::NotJson(name.0.clone(), name.1.clone(), error))
 }
 
 /// The findings as JSON members.
 pub(super) fn to_json(findings: &Findings) -> serde_json::Map<String, Value> {
+    let looked = &findings.looked;
     [
-        ("lost", findings.lost),
-        ("duplicated", findings.duplicated),
-        ("wrong_fields", findings.wrong_fields),
-        ("extra_records", findings.extra),
-        ("refused", findings.refused),
-        ("key_reused", findings.key_reused),
-        ("left_in_queues", findings.left),
-        ("records_compared", findings.records),
-        ("fields_compared", findings.fields),
+        ("records_compared", looked.records),
+        ("fields_compared", looked.fields),
+        ("shared_reports", looked.shared),
+        ("merged_fields", looked.merged),
+        ("contested_fields", looked.contested),
+        ("values_on_record", looked.on_record),
+        ("counters", looked.counters),
+        ("sets", looked.sets),
+        ("groups", looked.groups),
+        ("deleted_against_edited", looked.deleted_edited),
+        ("conflicts", looked.conflicts),
+        ("devices_that_agree", looked.agreeing),
     ]
     .into_iter()
+    .chain(findings.faults.named())
     .map(|(name, count)| (name.to_owned(), count.into()))
     .collect()
 }

@@ -1,9 +1,12 @@
-//! What happens to every report, worked out from the file alone: who records it, what is amended, what must be on
-//! the server in the end.
+//! What happens to every report, worked out from the file alone: who records it, who amends it.
 //!
-//! Pure: no engine, no clock, no seed. The devices play these scripts through the engine; the proof compares the
-//! server's database with [`expected`], which only folds plain maps. A report's fate hangs on its number, so two
-//! runs with the same arguments record the same. Tests: at the end of the file.
+//! Pure: no engine, no clock, no seed. The devices play these scripts through the engine; what must come of it is
+//! worked out in `outcome.rs`. There are two acts: in the first every device is alone with its own reports
+//! (`alone.rs`), in the second they amend the same ones (`together.rs`). A report's fate hangs on its number, so two
+//! runs with the same arguments record the same. Tests: at the end of the files.
+
+mod alone;
+mod together;
 
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -27,10 +30,6 @@ const SPECIES: &str = "Wildlife Species";
 const COSTS: [&str; 3] = ["Cost Other", "Cost Repair", "Cost Total $"];
 const SPEED: &str = "Speed IAS in knots";
 const AIRPORT: &str = "Airport Name";
-/// Counts the steps of a report's life, so that a lost or overtaken amendment shows.
-const REVISION: &str = "Revision";
-/// Set by a first notice, removed by the first amendment.
-const REMARKS: &str = "Remarks";
 
 /// One thing that a device does to one record.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,19 +51,46 @@ pub(super) enum Deed {
     Amend { set: Fields, unset: Vec<String> },
     /// It is withdrawn.
     Delete,
+    /// Something is added to a report that others have in hand too: fields set, reviews counted, tags added.
+    Contribute { set: Fields, reviews: i64, tags: Vec<String> },
 }
 
-/// Everything that one device does, in order.
+/// Everything that one device does.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Script {
     /// The device's number, from 1.
     pub(super) device: usize,
     /// How many reports it records.
     pub(super) reports: usize,
-    /// All steps.
-    pub(super) steps: Vec<Step>,
-    /// How many of them are made before the network comes back; the rest during the upload.
-    pub(super) offline: usize,
+    /// The first act, alone, and the second, together with the others.
+    pub(super) acts: [Act; 2],
+}
+
+/// A part of a script: the network is away, then it comes back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Act {
+    /// What is done before the network comes back, in order.
+    pub(super) offline: Vec<Step>,
+    /// What is done while everything is being uploaded, in order.
+    pub(super) late: Vec<Step>,
+}
+
+impl Act {
+    fn of(mut offline: Vec<(usize, Step)>, mut late: Vec<Step>) -> Self {
+        offline.sort_by_key(|(when, _)| *when);
+        late.sort_by(|a, b| a.due.total_cmp(&b.due));
+        Self { offline: offline.into_iter().map(|(_, step)| step).collect(), late }
+    }
+
+    /// How many steps it has.
+    pub(super) fn len(&self) -> usize {
+        self.offline.len() + self.late.len()
+    }
+
+    /// All of them, in order.
+    pub(super) fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.offline.iter().chain(&self.late)
+    }
 }
 
 impl Script {
@@ -72,36 +98,15 @@ impl Script {
     pub(super) fn logbook(&self) -> String {
         logbook(self.device)
     }
-}
 
-/// What happens to one report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Story {
-    Plain,
-    AmendedOnce,
-    AmendedTwice,
-    AmendedDuringUpload,
-    AmendedBeforeAndDuringUpload,
-    Withdrawn,
-    WithdrawnDuringUpload,
-    Redone,
-    RedoneDuringUpload,
-}
+    /// How many steps it has.
+    pub(super) fn len(&self) -> usize {
+        self.acts.iter().map(Act::len).sum()
+    }
 
-impl Story {
-    /// Of 1,000 reports about 155 are amended, 8 withdrawn, 12 withdrawn and filed again.
-    fn of(number: usize) -> Self {
-        match scatter(number as u64) % 1000 {
-            0..=824 => Self::Plain,
-            825..=904 => Self::AmendedOnce,
-            905..=944 => Self::AmendedTwice,
-            945..=964 => Self::AmendedDuringUpload,
-            965..=979 => Self::AmendedBeforeAndDuringUpload,
-            980..=984 => Self::Withdrawn,
-            985..=987 => Self::WithdrawnDuringUpload,
-            988..=994 => Self::Redone,
-            _ => Self::RedoneDuringUpload,
-        }
+    /// All of them, in order.
+    pub(super) fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.acts.iter().flat_map(Act::steps)
     }
 }
 
@@ -112,36 +117,12 @@ pub(super) fn scripts(reports: usize, devices: usize) -> Vec<Script> {
     (1..=devices)
         .map(|device| {
             let own = (1..).zip(&rows).zip(&owners).filter(|(_, owner)| **owner == device);
-            write(device, own.map(|((number, row), _)| (number, row)).collect())
+            let own: Vec<_> = own.map(|((number, row), _)| (number, row)).collect();
+            let reports = own.len();
+            let acts = [alone::act(own), together::act(device, devices, rows.len())];
+            Script { device, reports, acts }
         })
         .collect()
-}
-
-/// What must be on the server when all scripts were played: `None` for a record that must be gone.
-pub(super) fn expected(scripts: &[Script]) -> BTreeMap<Name, Option<Fields>> {
-    let mut records = BTreeMap::new();
-    for script in scripts {
-        for step in &script.steps {
-            let record: &mut Option<Fields> =
-                records.entry((STRIKE.to_owned(), step.id.clone())).or_insert(None);
-            match &step.deed {
-                Deed::Create(fields) => *record = Some(fields.clone()),
-                Deed::Amend { set, unset } => {
-                    let fields = record.get_or_insert_with(Fields::new);
-                    fields.extend(set.clone());
-                    for name in unset {
-                        fields.remove(name);
-                    }
-                }
-                Deed::Delete => *record = None,
-            }
-        }
-        if !script.steps.is_empty() {
-            let name = (LOGBOOK.to_owned(), script.logbook());
-            records.insert(name, Some(logbook_fields(script.steps.len())));
-        }
-    }
-    records
 }
 
 /// The fields of a logbook after so many steps.
@@ -151,6 +132,10 @@ pub(super) fn logbook_fields(recorded: usize) -> Fields {
 
 fn logbook(device: usize) -> String {
     format!("device-{device}")
+}
+
+fn report(number: usize) -> String {
+    format!("strike-{number:05}")
 }
 
 /// The rows as fields, in the order of the file. Its README promises that no cell has quotes or commas.
@@ -193,95 +178,6 @@ fn owners(rows: &[Fields], devices: usize) -> Vec<usize> {
     rows.iter().map(|row| owners.get(&airport(row)).copied().unwrap_or(1)).collect()
 }
 
-/// Puts a device's reports and what is done to them later into one order.
-fn write(device: usize, own: Vec<(usize, &Fields)>) -> Script {
-    let reports = own.len();
-    let (mut offline, mut late) = (Vec::new(), Vec::new());
-    for (at, (number, row)) in own.into_iter().enumerate() {
-        let id = format!("strike-{number:05}");
-        // Some reports later, so that the first notice is an older task by then, and a kill can fall in between.
-        let lag = |turn: u64| 5 + usize::try_from(scatter(number as u64 * 8 + turn) % 40).unwrap_or(0);
-        // Shortly before or after the report itself is sent: some of these steps meet it still waiting, some under
-        // way, some done.
-        let lead = (scatter(number as u64 * 8) % 400) as f64 / 10_000.0 - 0.025;
-        let due = (at as f64 / reports as f64 + lead).clamp(0.0, 1.0);
-        let early = |when, deed| (when, Step { id: id.clone(), deed, due: 0.0 });
-        let upload = |due, deed| Step { id: id.clone(), deed, due };
-        let (second, third) = (at + lag(1), at + lag(1) + lag(2));
-        match Story::of(number) {
-            Story::Plain => offline.push(early(at, Deed::Create(whole(row, 1)))),
-            Story::AmendedOnce => {
-                offline.push(early(at, Deed::Create(notice(row))));
-                offline.push(early(second, amend(row, &[&[DAMAGE, SPECIES], &COSTS[..]], 2, true)));
-            }
-            Story::AmendedTwice => {
-                offline.push(early(at, Deed::Create(notice(row))));
-                offline.push(early(second, amend(row, &[&[DAMAGE]], 2, true)));
-                offline.push(early(third, amend(row, &[&[SPECIES], &COSTS[..]], 3, false)));
-            }
-            Story::AmendedDuringUpload => {
-                offline.push(early(at, Deed::Create(notice(row))));
-                late.push(upload(due, amend(row, &[&[DAMAGE, SPECIES], &COSTS[..]], 2, true)));
-            }
-            Story::AmendedBeforeAndDuringUpload => {
-                offline.push(early(at, Deed::Create(notice(row))));
-                offline.push(early(second, amend(row, &[&[DAMAGE]], 2, true)));
-                late.push(upload(due, amend(row, &[&[SPECIES], &COSTS[..]], 3, false)));
-            }
-            Story::Withdrawn => {
-                offline.push(early(at, Deed::Create(notice(row))));
-                offline.push(early(second, Deed::Delete));
-            }
-            Story::WithdrawnDuringUpload => {
-                offline.push(early(at, Deed::Create(whole(row, 1))));
-                late.push(upload(due, Deed::Delete));
-            }
-            Story::Redone => {
-                offline.push(early(at, Deed::Create(notice(row))));
-                offline.push(early(second, Deed::Delete));
-                offline.push(early(third, Deed::Create(whole(row, 2))));
-            }
-            Story::RedoneDuringUpload => {
-                offline.push(early(at, Deed::Create(notice(row))));
-                late.push(upload(due, Deed::Delete));
-                late.push(upload((due + 0.004).min(1.0), Deed::Create(whole(row, 2))));
-            }
-        }
-    }
-    offline.sort_by_key(|(when, _)| *when);
-    late.sort_by(|a: &Step, b: &Step| a.due.total_cmp(&b.due));
-    let count = offline.len();
-    let steps = offline.into_iter().map(|(_, step)| step).chain(late).collect();
-    Script { device, reports, steps, offline: count }
-}
-
-/// The report as it is in the file.
-fn whole(row: &Fields, revision: u64) -> Fields {
-    let mut fields = row.clone();
-    fields.insert(REVISION.to_owned(), revision.into());
-    fields
-}
-
-/// The first notice: damage and costs not known yet, the species guessed.
-fn notice(row: &Fields) -> Fields {
-    let mut fields = whole(row, 1);
-    for name in [DAMAGE].iter().chain(&COSTS) {
-        fields.insert((*name).to_owned(), Value::Null);
-    }
-    fields.insert(SPECIES.to_owned(), "sample sent to the laboratory".into());
-    fields.insert(REMARKS.to_owned(), "first notice by telephone".into());
-    fields
-}
-
-/// Brings some fields to what the file says.
-fn amend(row: &Fields, names: &[&[&str]], revision: u64, confirms: bool) -> Deed {
-    let value = |name: &str| row.get(name).cloned().unwrap_or(Value::Null);
-    let mut set: Fields =
-        names.iter().flat_map(|names| names.iter()).map(|name| ((*name).to_owned(), value(name))).collect();
-    set.insert(REVISION.to_owned(), revision.into());
-    Deed::Amend { set, unset: if confirms { vec![REMARKS.to_owned()] } else { Vec::new() } }
-}
-
 /// Spreads numbers evenly (the finaliser of SplitMix64).
 pub(super) fn scatter(number: u64) -> u64 {
     let mut hash = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -303,58 +199,6 @@ mod tests {
     }
 
     #[test]
-    fn every_report_ends_as_its_row_or_is_withdrawn() {
-        for devices in [1, 4, 16] {
-            let scripts = scripts(REPORTS_MAX, devices);
-            let mut expected = expected(&scripts);
-            for device in 1..=devices {
-                assert!(expected.remove(&(LOGBOOK.to_owned(), logbook(device))).unwrap().is_some());
-            }
-            assert_eq!(expected.len(), REPORTS_MAX);
-            let (mut amended, mut gone) = (0, 0);
-            for (number, row) in (1..).zip(rows(REPORTS_MAX)) {
-                match &expected[&(STRIKE.to_owned(), format!("strike-{number:05}"))] {
-                    Some(fields) => {
-                        let mut fields = fields.clone();
-                        amended += u32::from(fields.remove(REVISION).unwrap() != 1);
-                        assert_eq!(fields, row);
-                    }
-                    None => gone += 1,
-                }
-            }
-            assert!((1_300..2_000).contains(&amended), "{amended} amended");
-            assert!((40..160).contains(&gone), "{gone} withdrawn");
-        }
-    }
-
-    #[test]
-    fn every_story_is_told_and_no_amendment_repeats_what_is_there() {
-        let mut told = BTreeMap::new();
-        for number in 1..=REPORTS_MAX {
-            *told.entry(format!("{:?}", Story::of(number))).or_insert(0) += 1;
-        }
-        assert_eq!(told.len(), 9, "{told:?}");
-        for script in scripts(REPORTS_MAX, 3) {
-            let mut records: BTreeMap<&str, Fields> = BTreeMap::new();
-            for step in &script.steps {
-                match &step.deed {
-                    Deed::Create(fields) => {
-                        assert!(records.insert(&step.id, fields.clone()).is_none(), "{}", step.id);
-                    }
-                    Deed::Amend { set, unset } => {
-                        let record = records.get_mut(step.id.as_str()).unwrap();
-                        let before = record.clone();
-                        record.extend(set.clone());
-                        assert!(unset.iter().all(|name| record.remove(name).is_some()));
-                        assert_ne!(*record, before);
-                    }
-                    Deed::Delete => assert!(records.remove(step.id.as_str()).is_some()),
-                }
-            }
-        }
-    }
-
-    #[test]
     fn work_is_shared_out_whatever_the_numbers() {
         for (reports, devices) in [(1, 1), (1, 16), (7, 3), (400, 3), (REPORTS_MAX, 16)] {
             let scripts = scripts(reports, devices);
@@ -363,15 +207,5 @@ mod tests {
         }
         let loads: Vec<_> = scripts(REPORTS_MAX, 4).iter().map(|script| script.reports).collect();
         assert!(loads.iter().all(|load| (2_300..2_700).contains(load)), "{loads:?}");
-    }
-
-    #[test]
-    fn late_steps_come_last_and_in_the_order_of_the_upload() {
-        for script in scripts(REPORTS_MAX, 4) {
-            let late = &script.steps[script.offline..];
-            assert!(late.len() > 50);
-            assert!(late.is_sorted_by(|a, b| a.due <= b.due));
-            assert!(late.iter().all(|step| (0.0..=1.0).contains(&step.due)));
-        }
     }
 }

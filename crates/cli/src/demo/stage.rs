@@ -25,8 +25,17 @@ const TICK: Duration = Duration::from_millis(4);
 const ROUGH: Duration = Duration::from_secs(90);
 /// How long the whole play may take before something is wrong.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Kills of each device while it records, while it uploads, and of the server.
-const KILLS: (u64, u64, u64) = (3, 5, 3);
+
+/// How often each device, and how often the server is killed in a phase.
+const fn kills(phase: Phase) -> (u64, u64) {
+    match phase {
+        Phase::Record => (3, 0),
+        Phase::Upload => (5, 3),
+        Phase::Amend => (2, 0),
+        Phase::Exchange => (4, 2),
+        Phase::Drain | Phase::Meet | Phase::Settle | Phase::Finish => (0, 0),
+    }
+}
 
 /// What was played, and what came of it.
 #[derive(Debug, Default)]
@@ -41,14 +50,16 @@ pub(super) struct Played {
     pub(super) kills: Kills,
     /// The server's database.
     pub(super) database: PathBuf,
+    /// The devices' databases, in the order of their numbers.
+    pub(super) devices: Vec<PathBuf>,
 }
 
 /// How many processes were killed with SIGKILL.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Kills {
-    /// Devices while recording.
+    /// Devices while recording or amending offline.
     pub(super) recording: u64,
-    /// Devices while uploading.
+    /// Devices while syncing.
     pub(super) uploading: u64,
     /// The server.
     pub(super) server: u64,
@@ -69,7 +80,7 @@ pub(super) fn play(
     stop: &Stop,
     progress: &mut Progress,
 ) -> Result<Played, Problem> {
-    let server = Server::start(folder, seed)?;
+    let server = Server::start(folder)?;
     let network = Network::start(server.addr, seed)?;
     let reports = scripts.iter().map(|script| script.reports).sum();
     let setting = Setting {
@@ -79,14 +90,17 @@ pub(super) fn play(
         endpoint: network.endpoint(),
         folder: folder.path().to_owned(),
     };
-    let actors: Vec<Actor> =
-        scripts.iter().map(|script| Actor::start(script, &setting, KILLS.0)).collect::<Result<_, _>>()?;
+    let actors: Vec<Actor> = scripts
+        .iter()
+        .map(|script| Actor::start(script, &setting, kills(Phase::Record).0))
+        .collect::<Result<_, _>>()?;
     let mut stage = Stage {
         actors,
         server,
         network,
-        phase: Phase::Offline,
+        phase: Phase::Record,
         kills: Kills::default(),
+        seed,
         began: Instant::now(),
     };
     let pids: Vec<String> = stage.actors.iter().filter_map(Actor::id).map(|id| id.to_string()).collect();
@@ -96,15 +110,20 @@ pub(super) fn play(
         pids.join(", "),
     ));
 
+    let devices = scripts.iter().map(|script| folder.device(script.device)).collect();
     stage.run(stop, progress, |stage| stage.actors.iter().all(Actor::has_recorded))?;
-    progress.note("  network    is back, and rough");
-    stage.enter(Phase::Upload)?;
-    let until = Instant::now() + ROUGH;
-    stage
-        .run(stop, progress, |stage| stage.actors.iter().all(Actor::is_drained) || Instant::now() > until)?;
-    progress.note("  network    is healed; late duplicates arrive, devices close their books");
-    stage.network.heal();
-    stage.network.deliver_late()?;
+    stage.sync_all(stop, progress, "is back, and rough", [Phase::Upload, Phase::Drain])?;
+    stage.enter(Phase::Meet)?;
+    stage.run(stop, progress, |stage| stage.actors.iter().all(Actor::has_read))?;
+    progress.note("  network    is gone again; every device has all reports, and amends them");
+    stage.enter(Phase::Amend)?;
+    stage.run(stop, progress, |stage| stage.actors.iter().all(Actor::has_recorded))?;
+    stage.sync_all(
+        stop,
+        progress,
+        "is back, and rough; the devices meet",
+        [Phase::Exchange, Phase::Settle],
+    )?;
     stage.enter(Phase::Finish)?;
     stage.run(stop, progress, |stage| stage.actors.iter().all(Actor::has_ended))?;
     stage.network.deliver_late()?;
@@ -115,6 +134,7 @@ pub(super) fn play(
         met: stage.network.met(),
         kills: stage.kills,
         database: stage.server.database,
+        devices,
     })
 }
 
@@ -124,20 +144,44 @@ struct Stage {
     network: Network,
     phase: Phase,
     kills: Kills,
+    seed: u64,
     began: Instant,
 }
 
 impl Stage {
+    /// Lets all devices sync, first through a rough network, then through a good one, until none has anything to send.
+    fn sync_all(
+        &mut self,
+        stop: &Stop,
+        progress: &mut Progress,
+        how: &str,
+        [rough, good]: [Phase; 2],
+    ) -> Result<(), Problem> {
+        progress.note(&format!("  network    {how}"));
+        self.enter(rough)?;
+        let until = Instant::now() + ROUGH;
+        self.run(stop, progress, |stage| {
+            stage.actors.iter().all(Actor::is_drained) || Instant::now() > until
+        })?;
+        progress.note("  network    is healed; late duplicates arrive");
+        self.network.heal();
+        self.network.deliver_late()?;
+        self.enter(good)?;
+        self.run(stop, progress, |stage| stage.actors.iter().all(Actor::is_drained))
+    }
+
     fn enter(&mut self, phase: Phase) -> Result<(), Problem> {
+        // The network goes before the devices hear of it, and they hear of it before it comes back.
+        if phase.is_offline() {
+            self.network.go_down()?;
+        }
         self.phase = phase;
-        let kills = if phase == Phase::Upload { KILLS.1 } else { 0 };
+        let (of_device, of_server) = kills(phase);
         for actor in &mut self.actors {
-            actor.enter(phase, kills);
+            actor.enter(phase, of_device);
         }
-        match phase {
-            Phase::Upload => self.network.become_rough(),
-            Phase::Offline | Phase::Finish => Ok(()),
-        }
+        self.server.kills = chance::kills(self.seed, 0, phase as u64, of_server).into();
+        if phase.is_rough() { self.network.become_rough() } else { Ok(()) }
     }
 
     fn run(
@@ -156,14 +200,14 @@ impl Stage {
             }
             for actor in &mut self.actors {
                 if actor.look()? {
-                    match self.phase {
-                        Phase::Offline => self.kills.recording += 1,
-                        Phase::Upload | Phase::Finish => self.kills.uploading += 1,
-                    }
+                    *match self.phase.is_offline() {
+                        true => &mut self.kills.recording,
+                        false => &mut self.kills.uploading,
+                    } += 1;
                 }
             }
             let uploaded = self.uploaded();
-            if self.phase == Phase::Upload && self.server.look(uploaded, &self.network)? {
+            if !self.phase.is_offline() && self.server.look(uploaded, &self.network)? {
                 self.kills.server += 1;
             }
             progress.show(|| self.view());
@@ -182,11 +226,20 @@ impl Stage {
 
     fn view(&self) -> View {
         let met = self.network.met();
-        let (phase, network) = match self.phase {
-            Phase::Offline => ("recording", "down".to_owned()),
-            Phase::Upload if !self.server.is_up() => ("uploading", "server killed".to_owned()),
-            Phase::Upload => ("uploading", met.last.map(describe).unwrap_or_default()),
-            Phase::Finish => ("finishing", "healed".to_owned()),
+        let network = match self.phase {
+            Phase::Record | Phase::Amend => "down".to_owned(),
+            _ if !self.server.is_up() => "server killed".to_owned(),
+            Phase::Upload | Phase::Exchange => met.last.map(describe).unwrap_or_default(),
+            Phase::Drain | Phase::Meet | Phase::Settle | Phase::Finish => "healed".to_owned(),
+        };
+        let phase = match self.phase {
+            Phase::Record => "recording",
+            Phase::Upload => "uploading",
+            Phase::Drain | Phase::Settle => "draining",
+            Phase::Meet => "meeting",
+            Phase::Amend => "amending",
+            Phase::Exchange => "exchanging",
+            Phase::Finish => "finishing",
         };
         View {
             phase,
@@ -211,11 +264,10 @@ struct Server {
 }
 
 impl Server {
-    fn start(folder: &Folder, seed: u64) -> Result<Self, Problem> {
+    fn start(folder: &Folder) -> Result<Self, Problem> {
         let (database, log) = (folder.file("server.db"), folder.file("server.log"));
         let (process, addr) = Self::launch(&database, &log)?;
-        let kills = chance::kills(seed, 0, 1, KILLS.2).into();
-        Ok(Self { process, addr, database, log, kills, dies_at: None, back_at: None })
+        Ok(Self { process, addr, database, log, kills: VecDeque::new(), dies_at: None, back_at: None })
     }
 
     fn launch(database: &std::path::Path, log: &std::path::Path) -> Result<(Process, SocketAddr), Problem> {

@@ -12,6 +12,23 @@ use std::fmt::Write;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const QUIET: Style = Style::new().dimmed();
+/// The rows that tell how much there was, and not how much is wrong.
+const FIGURES: [&str; 14] = [
+    "reports",
+    "changes enqueued",
+    "coalesced",
+    "requests",
+    "faults met",
+    "kills",
+    "shared reports",
+    "fields merged",
+    "fields contested",
+    "values on record",
+    "counters",
+    "sets",
+    "groups",
+    "deleted, edited",
+];
 
 /// Everything that is known in the end.
 #[derive(Debug)]
@@ -43,8 +60,8 @@ impl Result {
         self.played.audits.iter().map(|audit| audit.confirmed).sum()
     }
 
-    fn conflicts(&self) -> u64 {
-        self.played.audits.iter().map(|audit| audit.conflicts).sum()
+    fn rebased(&self) -> u64 {
+        self.played.audits.iter().map(|audit| audit.rebased).sum()
     }
 
     /// One object.
@@ -57,7 +74,7 @@ impl Result {
             "seed": self.seed,
             "enqueued": self.enqueued(),
             "coalesced": self.coalesced(),
-            "conflicts": self.conflicts(),
+            "rebased": self.rebased(),
             "requests": self.played.requests,
             "faults": self.played.met.total(),
             "faults_by_kind": self.played.met.by_kind,
@@ -76,77 +93,95 @@ impl Result {
 
     /// The table for people.
     pub(super) fn to_table(&self) -> String {
-        let (findings, kills) = (&self.findings, &self.played.kills);
-        let mut rows: Vec<(String, u64, String)> = Vec::new();
-        let mut row = |name: &str, count: u64, about: String| rows.push((name.to_owned(), count, about));
+        let (looked, faults, kills) = (&self.findings.looked, &self.findings.faults, &self.played.kills);
+        let mut rows: Vec<(&str, u64, String)> = Vec::new();
+        let mut row = |name, count, about: &str| rows.push((name, count, about.to_owned()));
         row(
             "reports",
             self.reports as u64,
-            format!("FAA wildlife strike reports, on {} devices", self.devices),
+            &format!("FAA wildlife strike reports, on {} devices", self.devices),
         );
-        row("changes enqueued", self.enqueued(), "recorded, amended, withdrawn, filed again".into());
-        row("coalesced", self.coalesced(), "folded into changes that had not been sent yet".into());
-        row("requests", self.played.requests, "through a fault proxy, repetitions included".into());
-        row("faults met", self.played.met.total(), format!("of {} kinds", self.played.met.by_kind.len()));
+        row("changes enqueued", self.enqueued(), "recorded, amended, withdrawn, filed again");
+        row("coalesced", self.coalesced(), "folded into changes that had not been sent yet");
+        row("requests", self.played.requests, "through a fault proxy, repetitions included");
+        row("faults met", self.played.met.total(), &format!("of {} kinds", self.played.met.by_kind.len()));
         let mut kinds: Vec<_> =
             self.played.met.by_kind.iter().map(|(kind, count)| (describe(kind), *count)).collect();
         kinds.sort();
         for (words, count) in kinds {
-            row("", count, words);
+            row("", count, &words);
         }
         row(
             "kills",
             kills.total(),
-            format!(
-                "SIGKILL: {} while recording, {} while uploading, {} of the server",
+            &format!(
+                "SIGKILL: {} while recording, {} while syncing, {} of the server",
                 kills.recording, kills.uploading, kills.server
             ),
         );
+        row("shared reports", looked.shared, "amended by several devices that did not know of each other");
+        row("fields merged", looked.merged, "of which one author changed each: all of them arrived");
+        row("fields contested", looked.contested, "which several authors changed, each in his own way");
         row(
-            "lost",
-            findings.lost,
-            format!("of {} records with {} fields", thousands(findings.records), thousands(findings.fields)),
+            "values on record",
+            looked.on_record,
+            "which did not become the server's: in the conflict records",
         );
-        row("applied twice", findings.duplicated, format!("of {} effects", thousands(self.confirmed())));
+        row("counters", looked.counters, "add up");
+        row("sets", looked.sets, "hold what anybody added");
+        row("groups", looked.groups, "of an amount and its currency, both of the same author");
+        row("deleted, edited", looked.deleted_edited, "by one, by another: live on with the edit, on record");
         row(
-            "wrong fields",
-            findings.wrong_fields,
-            "values that differ, fields that should not be there".into(),
+            "devices that agree",
+            looked.agreeing,
+            &format!("of {} with the server, on every record", self.devices),
         );
+        let of_fields =
+            format!("of {} records with {} fields", thousands(looked.records), thousands(looked.fields));
+        row("lost", faults.lost, &of_fields);
+        row("applied twice", faults.duplicated, &format!("of {} effects", thousands(self.confirmed())));
+        row("wrong fields", faults.wrong_fields, "values that differ, fields that should not be there");
+        row("not on record", faults.unrecorded, "values that lost, deletions against edits");
         for (name, count) in [
-            ("records too many", findings.extra),
-            ("refused", findings.refused),
-            ("keys reused", findings.key_reused),
-            ("left in queues", findings.left),
-            ("conflicts", self.conflicts()),
+            ("records too many", faults.extra),
+            ("refused", faults.refused),
+            ("keys reused", faults.key_reused),
+            ("left in queues", faults.left),
+            ("wrong counts", faults.wrong_counts),
+            ("wrong sets", faults.wrong_sets),
+            ("torn groups", faults.torn),
+            ("needless conflicts", faults.needless),
+            ("undecided", faults.undecided),
+            ("disagreements", faults.disagreements),
         ] {
             if count > 0 {
-                row(name, count, String::new());
+                row(name, count, "");
             }
         }
         let mut text = String::new();
         for (name, count, about) in rows {
-            let style = match name.as_str() {
-                "" => QUIET,
-                "lost" | "applied twice" | "wrong fields" if count == 0 => GOOD,
-                "lost" | "applied twice" | "wrong fields" | "records too many" | "refused"
-                | "keys reused" | "left in queues" => ERROR,
-                _ => HEAD,
+            let style = match (name, count) {
+                ("", _) => QUIET,
+                ("lost" | "applied twice" | "wrong fields" | "not on record", 0) => GOOD,
+                _ if name == "devices that agree" && count == self.devices as u64 => GOOD,
+                _ if FIGURES.contains(&name) => HEAD,
+                _ => ERROR,
             };
             let count = thousands(count);
             let _ = writeln!(text, "  {name:<18}{style}{count:>8}{style:#}   {QUIET}{about}{QUIET:#}");
         }
         let _ = writeln!(text, "  {:<18}{HEAD}{:>8.1}{HEAD:#}", "seconds", self.seconds);
         text.push('\n');
-        if findings.is_clean() {
+        if self.findings.is_clean() {
             let _ = writeln!(
                 text,
                 "  {GOOD}Proven.{GOOD:#} The server's database, read with plain SQL, holds what the reports and their\n  \
-                 amendments say: everything once, nothing else."
+                 amendments say: everything once, nothing else. All devices show the same, and what\n  \
+                 lost against another author is on record."
             );
         } else {
             let _ = writeln!(text, "  {ERROR}Not as it should be:{ERROR:#}");
-            for example in &findings.examples {
+            for example in &self.findings.examples {
                 let _ = writeln!(text, "    {example}");
             }
             let _ = writeln!(text, "  Play it again with --seed {}.", self.seed);

@@ -1,6 +1,12 @@
-//! Spoils a good database in every way there is, and sees each one counted: a proof that cannot fail is worthless.
+//! Spoils good databases in every way there is, and sees each one counted: a proof that cannot fail is worthless.
+//!
+//! Here: the server's database and the books, of reports with one author. `together.rs`: reports with several authors,
+//! what devices show and what they have on record.
+
+mod together;
 
 use super::*;
+use crate::demo::outcome::Wanted;
 use landfall_server::{Limits, SqliteOptions, SqliteStore, Submission};
 use serde_json::json;
 use std::path::PathBuf;
@@ -11,14 +17,24 @@ type Tampering = (&'static str, &'static str, [u64; 7]);
 
 struct Case {
     path: PathBuf,
-    expected: BTreeMap<Name, Option<Fields>>,
+    devices: Vec<PathBuf>,
+    outcome: Outcome,
     audits: Vec<Audit>,
+}
+
+impl Case {
+    fn examine(&self) -> Findings {
+        let evidence = Evidence { server: &self.path, devices: &self.devices, audits: &self.audits };
+        examine(&evidence, &self.outcome).unwrap()
+    }
 }
 
 impl Drop for Case {
     fn drop(&mut self) {
-        for end in ["", "-wal", "-shm"] {
-            drop(std::fs::remove_file(format!("{}{end}", self.path.display())));
+        for path in self.devices.iter().chain([&self.path]) {
+            for end in ["", "-wal", "-shm"] {
+                drop(std::fs::remove_file(format!("{}{end}", path.display())));
+            }
         }
     }
 }
@@ -31,9 +47,13 @@ fn name(id: &str) -> Name {
     ("strike".into(), id.into())
 }
 
+fn file(test: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("landfall-proof-{}-{test}.db", std::process::id()))
+}
+
 /// A database as the real server makes it: three reports, one of them withdrawn, one amended; a replayed request.
 fn good(test: &str) -> Case {
-    let path = std::env::temp_dir().join(format!("landfall-proof-{}-{test}.db", std::process::id()));
+    let path = file(test);
     let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
     let task = |key: &str, id: &str, operation: &str, fields: Value| {
         json!({"key": key, "task_id": format!("task-{key}"), "entity_type": "strike", "entity_id": id,
@@ -53,25 +73,27 @@ fn good(test: &str) -> Case {
         store.push_blocking("default", submission).unwrap();
     }
     drop(store);
-    let expected = BTreeMap::from([
-        (name("a"), Some(fields(json!({"species": "gull", "cost": 7})))),
-        (name("b"), Some(fields(json!({"species": "hawk", "cost": 12})))),
+    let settled = |value| Some(Wanted::settled(fields(value)));
+    let outcome = BTreeMap::from([
+        (name("a"), settled(json!({"species": "gull", "cost": 7}))),
+        (name("b"), settled(json!({"species": "hawk", "cost": 12}))),
         (name("c"), None),
     ]);
-    let audit = Audit { client: "device".into(), recorded: 5, confirmed: 5, ..Audit::default() };
-    Case { path, expected, audits: vec![audit] }
+    let audit = Audit { device: 1, client: "device".into(), recorded: 5, confirmed: 5, ..Audit::default() };
+    Case { path, devices: Vec::new(), outcome, audits: vec![audit] }
 }
 
 fn counts(case: &Case) -> [u64; 7] {
-    let found = examine(&case.path, &case.expected, &case.audits).unwrap();
+    let found = case.examine();
+    let faults = &found.faults;
     let counts = [
-        found.lost,
-        found.duplicated,
-        found.wrong_fields,
-        found.extra,
-        found.refused,
-        found.key_reused,
-        found.left,
+        faults.lost,
+        faults.duplicated,
+        faults.wrong_fields,
+        faults.extra,
+        faults.refused,
+        faults.key_reused,
+        faults.left,
     ];
     assert_eq!(found.is_clean(), counts == [0; 7]);
     assert!(found.examples.is_empty() || counts != [0; 7]);
@@ -81,8 +103,8 @@ fn counts(case: &Case) -> [u64; 7] {
 #[test]
 fn a_good_database_is_found_good() {
     let case = good("good");
-    let found = examine(&case.path, &case.expected, &case.audits).unwrap();
-    assert_eq!(found, Findings { records: 2, fields: 4, ..Findings::default() });
+    let looked = Looked { records: 2, fields: 4, ..Looked::default() };
+    assert_eq!(case.examine(), Findings { looked, ..Findings::default() });
 }
 
 #[test]
@@ -188,6 +210,7 @@ fn a_devices_own_troubles_are_counted() {
 
 #[test]
 fn a_file_that_is_no_server_database_proves_nothing() {
-    let path = std::env::temp_dir().join(format!("landfall-proof-{}-none.db", std::process::id()));
-    assert!(examine(&path, &BTreeMap::new(), &[]).is_err());
+    let path = file("none");
+    let evidence = Evidence { server: &path, devices: &[], audits: &[] };
+    assert!(examine(&evidence, &Outcome::new()).is_err());
 }
