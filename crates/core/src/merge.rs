@@ -34,6 +34,7 @@ use crate::value::{Fields, Value};
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 use list::Keyed;
 use rule::{Answer, FieldRule, Group, Node, Pick, RulesOf};
 
@@ -148,12 +149,21 @@ pub fn whole(side: Side, base: BaseFields<'_>, local: &Fields, remote: &Fields) 
 
 /// The names of the fields in which two records differ.
 fn differing(a: &Fields, b: &Fields) -> BTreeSet<String> {
-    names(a, b).into_iter().filter(|name| a.value(name) != b.value(name)).cloned().collect()
+    names(a, b).filter(|name| a.value(name) != b.value(name)).cloned().collect()
 }
 
 /// Every name that either has, in order.
-fn names<'a>(a: &'a Fields, b: &'a Fields) -> BTreeSet<&'a String> {
-    a.0.keys().chain(b.0.keys()).collect()
+fn names<'a>(a: &'a Fields, b: &'a Fields) -> impl Iterator<Item = &'a String> {
+    let (mut a, mut b) = (a.0.keys().peekable(), b.0.keys().peekable());
+    core::iter::from_fn(move || match (a.peek(), b.peek()) {
+        (Some(one), Some(other)) => match one.cmp(other) {
+            Ordering::Less => a.next(),
+            Ordering::Greater => b.next(),
+            Ordering::Equal => a.next().and(b.next()),
+        },
+        (Some(_), None) => a.next(),
+        (None, _) => b.next(),
+    })
 }
 
 impl<'a> BaseFields<'a> {
