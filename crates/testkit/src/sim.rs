@@ -54,6 +54,19 @@ impl Default for Scenario {
     }
 }
 
+/// Every strategy; the custom one is a resolver that each life registers.
+pub fn strategies() -> [Strategy; 7] {
+    [
+        Strategy::LastWriteWins,
+        Strategy::ServerWins,
+        Strategy::ClientWins,
+        Strategy::FieldMerge,
+        Strategy::Custom("parity".into()),
+        Strategy::Ask,
+        Strategy::Fork,
+    ]
+}
+
 /// A broken rule: each is one that a sync engine is often built with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Plant {

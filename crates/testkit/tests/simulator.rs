@@ -4,8 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
-use landfall_core::merge::rule::Strategy;
-use landfall_testkit::sim::{Plant, Scenario, Stats, run};
+use landfall_testkit::sim::{Plant, Scenario, Stats, run, strategies};
 
 /// Seeds in every run of the tests.
 const SEEDS: u64 = 3_000;
@@ -101,16 +100,7 @@ fn a_deaf_hour_gives_one_effect_each() {
 /// clocks wrong by years.
 #[test]
 fn replicas_converge_under_every_strategy() {
-    let strategies = [
-        Strategy::LastWriteWins,
-        Strategy::ServerWins,
-        Strategy::ClientWins,
-        Strategy::FieldMerge,
-        Strategy::Custom("parity".into()),
-        Strategy::Ask,
-        Strategy::Fork,
-    ];
-    for (devices, strategy) in [2, 3, 5].into_iter().cycle().zip(strategies) {
+    for (devices, strategy) in [2, 3, 5].into_iter().cycle().zip(strategies()) {
         let scenario = Scenario {
             devices,
             own_records: 1,

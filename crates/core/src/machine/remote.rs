@@ -1,7 +1,7 @@
 //! A remote state of a record comes in: it becomes the base, and what is queued is laid over it (G6).
 //!
 //! While the fate of a task of the record is open, the state is staged: merging earlier would make the client conflict
-//! with itself, because the remote state may already hold the task's effect. Tests: the simulator, `tests/machine.rs`.
+//! with itself, because the remote state may already hold the task's effect. Tests: the simulator, `tests/{machine,pull}.rs`.
 
 use super::Step;
 use crate::entity::{Base, RemoteEntity, StoredEntity};
@@ -24,18 +24,17 @@ impl Step {
         &mut self,
         tx: &mut dyn StoreTx,
         remote: RemoteEntity,
-        reading: Option<u64>,
+        mark: Option<u64>,
     ) -> Result<(), StoreError> {
         let known = self.known_entity(tx, &remote.key)?;
         let is_new = known.is_none();
         let mut entity = known.unwrap_or_else(|| StoredEntity::unknown(remote.key.clone()));
         let news = is_news(&entity, &remote);
-        let first_time = reading.is_some_and(|reading| entity.reading != reading);
-        if !news && !first_time {
+        if !news && mark.is_none_or(|mark| entity.reading == mark) {
             return Ok(());
         }
-        match reading {
-            Some(reading) => entity.reading = reading,
+        match mark {
+            Some(mark) => entity.reading = mark,
             // Heard of elsewhere: a page that is under way may be older.
             None => self.base_moves(tx, &mut entity)?,
         }

@@ -2,6 +2,7 @@
 //!
 //! Tests: `tests/simulator.rs`, through what the world does with it.
 
+use super::strategies;
 use crate::rng::Rng;
 use landfall_core::config::Config;
 use landfall_core::conflict::{Choice, ConflictRecord, Resolution};
@@ -21,15 +22,7 @@ pub(super) struct Policy {
 
 impl Policy {
     pub(super) fn draw(rng: &mut Rng, fixed: Option<Strategy>) -> Self {
-        let strategies = [
-            Strategy::LastWriteWins,
-            Strategy::ServerWins,
-            Strategy::ClientWins,
-            Strategy::FieldMerge,
-            Strategy::Custom("parity".into()),
-            Strategy::Ask,
-            Strategy::Fork,
-        ];
+        let strategies = strategies();
         let is_fixed = fixed.is_some();
         let strategy = fixed.unwrap_or_else(|| strategies[rng.index(strategies.len())].clone());
         let mut rules = Rules::new(strategy);
