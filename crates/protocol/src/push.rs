@@ -265,6 +265,8 @@ pub mod task_code {
     pub const KEY_REUSED: &str = "key_reused";
     /// The server has no command of this name.
     pub const UNKNOWN_ACTION: &str = "unknown_action";
+    /// The server gives new records an id of its own, and found none for this one.
+    pub const NO_ID: &str = "no_id";
     /// Another task of the group was not applied (with status `retry`; nothing is stored under the key).
     pub const GROUP_ABORTED: &str = "group_aborted";
 }

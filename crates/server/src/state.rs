@@ -19,6 +19,7 @@ use landfall_protocol::{
 };
 
 pub use draft::{ActionError, ActionRoom};
+pub(crate) use fingerprint::digest;
 pub use fingerprint::{Fingerprint, fingerprint, fingerprint_of_text};
 pub use memory::MemoryRecords;
 
@@ -94,7 +95,7 @@ pub struct Effect {
     pub task_id: String,
     /// The record.
     pub entity_type: String,
-    /// The record.
+    /// The record, by the id it has here.
     pub entity_id: String,
     /// What was done.
     pub operation: Operation,
@@ -131,6 +132,14 @@ pub trait Policy: std::fmt::Debug + Send + Sync {
     fn check(&self, tenant: &str, task: &Task, current: Option<&Fields>) -> Result<(), ErrorDetail> {
         let _ = (tenant, task, current);
         Ok(())
+    }
+
+    /// The id under which a record is stored that `task` (a `create`, `upsert` or `replace`) makes and that was never
+    /// there before, if not the client's; the client is told. An id of 1 to 1024 bytes that no record ever had, else the
+    /// task is rejected (`no_id`). A task may be judged more than once, so the same task must get the same id.
+    fn assign_id(&self, tenant: &str, task: &Task) -> Option<String> {
+        let _ = (tenant, task);
+        None
     }
 
     /// Runs a task of operation `action`. On an error nothing of it remains.

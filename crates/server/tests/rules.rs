@@ -5,8 +5,9 @@ mod support;
 
 use std::sync::Arc;
 
-use landfall_protocol::{ErrorDetail, Fields, Status, Task, code, task_code};
+use landfall_protocol::{ErrorDetail, Fields, Status, Task, TaskResult, code, task_code};
 use landfall_server::state::{ActionError, ActionRoom, Effect, MemoryRecords, Policy, push};
+use landfall_server::{AssignIds, Increment, Policies, RequireFields};
 use serde_json::{Value, json};
 use support::{Backend, task};
 
@@ -295,6 +296,46 @@ fn a_group_whose_member_was_applied_before_goes_through() {
 }
 
 #[test]
+fn a_group_whose_answer_was_lost_is_all_duplicates_when_it_comes_again() {
+    for mut backend in Backend::both() {
+        let name = backend.name();
+        let group = |key: &str, id: &str, operation: &str| {
+            task(key, operation, json!({"entity_id": id, "group": "g", "fields": {"x": 1}}))
+        };
+        let members = [group("k1", "a", "create"), group("k2", "b", "upsert"), group("k3", "a", "update")];
+        let first = backend.tasks(&members);
+        assert!(first.iter().all(|result| result.status == Status::Applied), "{name}: {first:?}");
+        // Somebody else goes on, so that a second execution would end differently.
+        backend.one(task("k9", "delete", json!({"entity_id": "a"})));
+        let before = backend.changes(None, 10).unwrap();
+        for repeat in [&members[..], &members[1..], &members[..1]] {
+            for result in backend.tasks(repeat) {
+                let same = first.iter().find(|one| one.key == result.key).unwrap();
+                assert_eq!(
+                    (result.status.clone(), &result.version, &result.fields),
+                    (Status::Duplicate, &same.version, &same.fields),
+                    "{name}"
+                );
+            }
+        }
+        assert_eq!(backend.changes(None, 10).unwrap(), before, "{name}");
+    }
+}
+
+#[test]
+fn a_group_of_which_a_part_comes_is_judged_by_that_part() {
+    // The server cannot know who is missing: sending a group whole is the client's duty.
+    for mut backend in Backend::both() {
+        let one = task("k1", "create", json!({"entity_id": "a", "group": "g"}));
+        let two = task("k2", "update", json!({"entity_id": "b", "group": "g", "fields": {"x": 1}}));
+        assert_eq!(backend.one(one.clone()).status, Status::Applied);
+        let results = backend.tasks(&[one, two]);
+        assert_eq!((results[0].status.as_str(), results[1].status.as_str()), ("duplicate", "rejected"));
+        assert!(backend.entity("note", "a").is_ok(), "what took effect is not taken back");
+    }
+}
+
+#[test]
 fn a_malformed_member_aborts_its_group() {
     for mut backend in Backend::both() {
         let results = backend.tasks(&[
@@ -544,6 +585,161 @@ fn an_action_does_all_it_says_or_nothing_and_only_once() {
         assert_eq!(locked.error.unwrap().code, "locked");
         assert_eq!(backend.one(task("k5", "action", json!({"action": "remove"}))).status, Status::Applied);
         assert_eq!(backend.note(), "-");
+    }
+}
+
+fn order(key: &str, operation: &str, id: &str, more: Value) -> Value {
+    let mut order = task(key, operation, more);
+    order["entity_type"] = json!("order");
+    order["entity_id"] = json!(id);
+    order
+}
+
+#[test]
+fn a_record_gets_the_servers_id_once_and_is_known_by_it_alone() {
+    for operation in ["create", "upsert", "replace"] {
+        for mut backend in Backend::both_with(Arc::new(AssignIds::new(["order"]))) {
+            let case = format!("{operation}, {}", backend.name());
+            let create = order("k1", operation, "local-1", json!({"fields": {"a": 1}}));
+            let made = backend.one(create.clone());
+            let id = made.entity_id.clone().unwrap_or_else(|| panic!("{case}: {made:?}"));
+            assert_eq!((made.status.clone(), id != "local-1"), (Status::Applied, true), "{case}");
+            assert_eq!(backend.entity("order", "local-1").unwrap_err().status, 404, "{case}");
+            let record = backend.entity("order", &id).unwrap();
+            assert_eq!(
+                (record.fields.unwrap().to_json(), Some(record.version)),
+                (r#"{"a":1}"#.into(), made.version.clone())
+            );
+            let feed = backend.changes(None, 10).unwrap().changes;
+            assert_eq!(feed.iter().map(|it| it.entity_id.as_str()).collect::<Vec<_>>(), [&id], "{case}");
+
+            // The client's own id means nothing here; the server's is an id like any other.
+            let lost = backend.one(order("k2", "update", "local-1", json!({"fields": {"a": 2}})));
+            assert_eq!(lost.error.unwrap().code, task_code::NOT_FOUND, "{case}");
+            let based = json!({"fields": {"a": 2}, "base_version": made.version});
+            let found = backend.one(order("k3", "update", &id, based));
+            assert_eq!((found.status, found.entity_id), (Status::Applied, None), "{case}");
+
+            let again = backend.one(create.clone());
+            assert_eq!(again, TaskResult { status: Status::Duplicate, ..made }, "{case}");
+            assert_eq!(backend.changes(None, 10).unwrap().changes.len(), 1, "{case}: one record");
+
+            // Another key is another intent, whatever the client calls it.
+            let other = backend.one(order("k4", operation, "local-1", json!({})));
+            assert!(other.entity_id.is_some_and(|other| other != id), "{case}");
+            // A record that was there keeps its id.
+            backend.one(order("k5", "delete", &id, json!({})));
+            let revived = backend.one(order("k6", operation, &id, json!({})));
+            assert_eq!((revived.status, revived.entity_id), (Status::Applied, None), "{case}");
+            // Other types are the client's to name.
+            assert_eq!(backend.one(task("k7", operation, json!({}))).entity_id, None, "{case}");
+            assert_eq!(backend.note(), "{}", "{case}");
+        }
+    }
+}
+
+#[test]
+fn an_aborted_group_keeps_the_ids_it_will_get() {
+    for mut backend in Backend::both_with(Arc::new(AssignIds::new(["*"]))) {
+        let one = order("k1", "create", "local-1", json!({"group": "g"}));
+        let bad = order("k2", "update", "local-2", json!({"group": "g", "fields": {"a": 1}}));
+        let good = order("k3", "create", "local-3", json!({"group": "g"}));
+        let aborted = backend.tasks(&[one.clone(), bad, good.clone()]);
+        assert!(aborted.iter().all(|result| result.entity_id.is_none()), "{aborted:?}");
+        assert!(backend.changes(None, 10).unwrap().changes.is_empty());
+        let results = backend.tasks(&[one.clone(), good.clone()]);
+        let again = backend.tasks(&[good, one]);
+        assert!(results[0].entity_id.is_some() && results[0].entity_id != results[1].entity_id);
+        assert_eq!(
+            (&again[1].entity_id, &again[0].entity_id),
+            (&results[0].entity_id, &results[1].entity_id)
+        );
+    }
+}
+
+/// Gives every record the id that the task asks for.
+#[derive(Debug)]
+struct AsAsked;
+
+impl Policy for AsAsked {
+    fn assign_id(&self, _tenant: &str, task: &Task) -> Option<String> {
+        Some(task.fields.text("id")?.trim_matches('"').to_owned())
+    }
+}
+
+#[test]
+fn an_assigned_id_never_takes_another_records_place() {
+    for mut backend in Backend::both_with(Arc::new(AsAsked)) {
+        backend.one(order("k1", "create", "live", json!({})));
+        backend.one(order("k2", "create", "gone", json!({})));
+        backend.one(order("k3", "delete", "gone", json!({})));
+        let before = backend.changes(None, 10).unwrap();
+        for (key, id) in [("k4", "live"), ("k5", "gone"), ("k6", ""), ("k7", &*"x".repeat(1025))] {
+            let result = backend.one(order(key, "create", "new", json!({"fields": {"id": id}})));
+            assert_eq!(result.error.map(|error| error.code).as_deref(), Some(task_code::NO_ID), "{id}");
+        }
+        assert_eq!(backend.changes(None, 10).unwrap(), before);
+        let same = backend.one(order("k8", "create", "new", json!({"fields": {"id": "new"}})));
+        assert_eq!((same.status, same.entity_id), (Status::Applied, None), "the client's id needs no word");
+    }
+}
+
+#[test]
+fn an_increment_adds_once_and_refuses_what_is_no_whole_number() {
+    let policies = Policies::new()
+        .with(AssignIds::new(["order"]))
+        .with(RequireFields::new().with("note", "title"))
+        .with(Increment);
+    for mut backend in Backend::both_with(Arc::new(policies)) {
+        let increment =
+            |key: &str, fields: Value| task(key, "action", json!({"action": "increment", "fields": fields}));
+        let refused = backend.one(increment("k0", json!({"n": 1})));
+        assert_eq!(refused.error.unwrap().code, task_code::NOT_FOUND);
+        let nameless = backend.one(task("k1", "create", json!({"fields": {"n": 40, "text": "canary"}})));
+        let error = nameless.error.unwrap();
+        assert!(error.code == "invalid_field" && error.message.contains("canary"), "{error:?}");
+        let fields = json!({"title": "t", "n": 40, "text": "x", "max": i64::MAX});
+        backend.one(task("k2", "create", json!({"fields": fields})));
+        let twice = increment("k3", json!({"n": 2, "new": -1}));
+        let done = backend.one(twice.clone());
+        let after = format!(r#"{{"max":{},"n":42,"new":-1,"text":"x","title":"t"}}"#, i64::MAX);
+        assert_eq!(done.fields.as_ref().unwrap().to_json(), after);
+        assert_eq!(backend.one(twice).status, Status::Duplicate);
+        for (key, bad) in [
+            ("k4", json!({"n": 1, "x": "1"})),
+            ("k5", json!({"n": 1.5})),
+            ("k6", json!({"n": null})),
+            ("k7", json!({"n": 1, "text": 1})),
+            ("k8", json!({"n": 1, "max": 1})),
+        ] {
+            let refused = backend.one(increment(key, bad.clone()));
+            assert_eq!(refused.error.unwrap().code, "invalid_field", "{bad}");
+        }
+        assert_eq!(backend.note(), after, "a refused increment changes nothing");
+        let unknown = backend.one(task("k9", "action", json!({"action": "decrement"})));
+        assert_eq!(unknown.error.unwrap().code, task_code::UNKNOWN_ACTION);
+        assert!(backend.one(order("k10", "create", "local", json!({}))).entity_id.is_some());
+    }
+}
+
+/// Puts something and then says that it does not know the action.
+#[derive(Debug)]
+struct Untidy;
+
+impl Policy for Untidy {
+    fn action(&self, tenant: &str, task: &Task, room: &mut ActionRoom<'_, '_>) -> Result<(), ActionError> {
+        room.put("litter", "1", Fields::new());
+        landfall_server::NoPolicy.action(tenant, task, room)
+    }
+}
+
+#[test]
+fn a_policy_that_does_not_know_an_action_leaves_nothing_to_the_next() {
+    for mut backend in Backend::both_with(Arc::new(Policies::new().with(Untidy).with(Increment))) {
+        backend.one(task("k1", "create", json!({})));
+        let done = backend.one(task("k2", "action", json!({"action": "increment", "fields": {"n": 1}})));
+        assert_eq!(done.status, Status::Applied);
+        assert_eq!(backend.entity("litter", "1").unwrap_err().status, 404);
     }
 }
 

@@ -6,15 +6,19 @@ use crate::exit::{self, Exit, TABLE_LOCAL};
 use crate::output::Output;
 use crate::problem::Problem;
 use crate::stop::Stop;
-use landfall_server::{Auth, Server, ServerError, ServerOptions};
+use landfall_server::{
+    AssignIds, Auth, Increment, Policies, RequireFields, Server, ServerError, ServerOptions,
+};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 const EXAMPLES: &str = "  landfall serve --db server.db
   landfall serve --db server.db --listen 127.0.0.1:0
   landfall serve --db server.db --listen 0.0.0.0:8787 --token-file tokens.txt
+  landfall serve --db server.db --assign-ids order,invoice --actions --require note.title
 
   A line of tokens.txt is a token of 16 or more characters and the tenant it stands for:
   2f9c0a41d7be4c55 anna";
@@ -34,6 +38,15 @@ pub(crate) struct Args {
     /// Who may come in: lines of `token tenant`. Without it everybody may who reaches the address.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Give new records of these types an id of the server's own; `*` for all types.
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    assign_ids: Vec<String>,
+    /// Know the action `increment`: its arguments are whole numbers by field name, added to the record's fields.
+    #[arg(long)]
+    actions: bool,
+    /// Refuse (code `invalid_field`) what would leave a record of TYPE without FIELD; may be given several times.
+    #[arg(long, value_name = "TYPE.FIELD", value_parser = required)]
+    require: Vec<(String, String)>,
     /// Listen beyond this machine without tokens: everybody on the network may read and write.
     #[arg(long)]
     dangerously_open_to_network: bool,
@@ -57,6 +70,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
     let options = ServerOptions {
         auth,
         dangerously_open_to_network: args.dangerously_open_to_network,
+        policy: Arc::new(policies(args)),
         ..ServerOptions::default()
     };
     let (stop, stopped) = oneshot::channel::<()>();
@@ -91,6 +105,26 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
     })
 }
 
+/// The rules that the flags switch on; none without flags.
+fn policies(args: &Args) -> Policies {
+    let require = args
+        .require
+        .iter()
+        .fold(RequireFields::new(), |require, (entity_type, field)| require.with(entity_type, field));
+    let policies = Policies::new().with(require).with(AssignIds::new(&args.assign_ids));
+    if args.actions { policies.with(Increment) } else { policies }
+}
+
+/// `TYPE.FIELD`, parted at the first dot.
+fn required(text: &str) -> Result<(String, String), String> {
+    match text.split_once('.') {
+        Some((entity_type, field)) if !entity_type.is_empty() && !field.is_empty() => {
+            Ok((entity_type.to_owned(), field.to_owned()))
+        }
+        _ => Err("a type and a field with a dot between them, such as note.title".to_owned()),
+    }
+}
+
 fn cannot(args: &Args, error: &ServerError) -> Problem {
     match error {
         ServerError::OpenToNetwork(_) => Problem::new(causes(error))
@@ -115,4 +149,19 @@ fn causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_required_field_is_named_with_its_type() {
+        let pair = |kind: &str, field: &str| Ok((kind.to_owned(), field.to_owned()));
+        assert_eq!(required("note.title"), pair("note", "title"));
+        assert_eq!(required("note.a.b"), pair("note", "a.b"));
+        for bad in ["note", ".title", "note.", "", "."] {
+            assert!(required(bad).is_err(), "{bad}");
+        }
+    }
 }

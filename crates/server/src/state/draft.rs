@@ -13,7 +13,7 @@ use super::fingerprint::{Fingerprint, compact};
 use super::rules::{Decision, check, decide, key_is_usable};
 use super::{Effect, Identity, Policy, Records, RecordsError, Refusal, Seen, Stored, Writes, rejected};
 use crate::incoming::{Incoming, Submission};
-use crate::limits::GROUPS;
+use crate::limits::{GROUPS, ID_BYTES};
 
 type EntityKey = (String, String);
 
@@ -160,8 +160,9 @@ impl Draft<'_> {
         if let Err(error) = check(task) {
             return Ok(rejected(key, error));
         }
-        let entity = (task.entity_type.clone(), task.entity_id.clone());
+        let mut entity = (task.entity_type.clone(), task.entity_id.clone());
         let current = self.record(&entity)?;
+        let never_was = current.is_none();
         let decision = decide(task, current);
         if !matches!(decision, Decision::Reject(_) | Decision::Conflict) {
             let fields = current.and_then(|stored| stored.fields.as_ref());
@@ -175,6 +176,12 @@ impl Draft<'_> {
             Decision::Conflict => return self.conflict(task),
             Decision::Put { fields, tell } => {
                 tell_fields = tell;
+                if never_was {
+                    entity = match self.place(policy, identity, task)? {
+                        Ok(entity) => entity,
+                        Err(error) => return Ok(rejected(key, error)),
+                    };
+                }
                 self.put(entity.clone(), Some(fields))?;
             }
             Decision::Remove => self.put(entity.clone(), None)?,
@@ -199,6 +206,7 @@ impl Draft<'_> {
         let version = after.map(|stored| stored.version);
         result.version = version.map(|version| version.to_string());
         result.fields = after.filter(|_| tell_fields).and_then(|stored| stored.fields.clone());
+        result.entity_id = (entity.1 != task.entity_id).then(|| entity.1.clone());
         if self.records.keeps_effects() {
             self.writes.effects.push(Effect {
                 client_id: submission.client_id.clone(),
@@ -219,6 +227,23 @@ impl Draft<'_> {
             });
         }
         Ok(result)
+    }
+
+    /// Where a new record is put: under the client's id, or under the one the policy gives it.
+    fn place(
+        &mut self,
+        policy: &dyn Policy,
+        identity: &Identity,
+        task: &Task,
+    ) -> Result<Result<EntityKey, ErrorDetail>, RecordsError> {
+        let given = policy.assign_id(&identity.tenant, task).filter(|id| *id != task.entity_id);
+        let entity = (task.entity_type.clone(), given.unwrap_or_else(|| task.entity_id.clone()));
+        // Never over a record that is or was there: that would be somebody else's.
+        let usable = !entity.1.is_empty() && entity.1.len() <= ID_BYTES;
+        if usable && self.record(&entity)?.is_none() {
+            return Ok(Ok(entity));
+        }
+        Ok(Err(ErrorDetail::new(task_code::NO_ID, "the server found no id for the new record")))
     }
 
     /// A conflict with the record as it is now.
@@ -280,6 +305,11 @@ impl ActionRoom<'_, '_> {
     /// The record becomes exactly these fields.
     pub fn put(&mut self, entity_type: &str, entity_id: &str, fields: Fields) {
         self.staged.insert((entity_type.to_owned(), entity_id.to_owned()), Some(compact(&fields)));
+    }
+
+    /// Forgets what was put and removed so far.
+    pub(crate) fn clear(&mut self) {
+        self.staged.clear();
     }
 
     /// The record is deleted.

@@ -63,9 +63,14 @@ pub fn fingerprint_of_text(text: &str) -> Fingerprint {
 
 /// Eight hexadecimal digits over some texts, to recognise what belongs together; not a secret.
 pub(super) fn tag(texts: &[&str]) -> String {
-    let mut hash = Parts::new("landfall-tag-1");
+    digest("landfall-tag-1", texts).to_string()[..8].to_owned()
+}
+
+/// A SHA-256 over some texts, unlike that over the same texts for another purpose.
+pub(crate) fn digest(purpose: &'static str, texts: &[&str]) -> Fingerprint {
+    let mut hash = Parts::new(purpose);
     texts.iter().for_each(|text| hash.part(text));
-    hash.finish().to_string()[..8].to_owned()
+    hash.finish()
 }
 
 /// The fields with each value's text freed of whitespace between tokens: the form that is stored.
