@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod classify;
 mod retry_after;
+pub(crate) mod shown;
 #[cfg(feature = "ureq")]
 mod ureq;
 pub mod url;
@@ -15,7 +16,7 @@ pub mod url;
 pub use self::ureq::{UreqTransport, UreqTransportBuilder};
 pub use retry_after::{RETRY_AFTER_MAX, parse_retry_after};
 
-use landfall_core::adapter::BoxFuture;
+use landfall_core::adapter::{BoxFuture, Permit};
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::time::Timestamp;
 use std::fmt;
@@ -29,6 +30,7 @@ pub const RESPONSE_BYTES_MAX: u64 = 32 << 20;
 ///
 /// An implementation must
 /// - send the request at most once, except where it can prove that not one byte of it left;
+/// - not begin to write the request once its [`permit`](HttpRequest::permit) is withdrawn: look as late as you can;
 /// - never follow a redirect (a body or credentials must not reach another host): 3xx is an answer like any other;
 /// - report [`Delivery::NotSent`] only if name resolution, connecting or the TLS handshake failed, before the
 ///   request was written: work that is reported as not sent may be sent again under another key;
@@ -89,6 +91,8 @@ pub struct HttpRequest {
     pub timeout: Duration,
     /// How many bytes of decoded body are read before giving up.
     pub max_response_bytes: u64,
+    /// Whether it may still leave.
+    pub permit: Permit,
 }
 
 impl HttpRequest {
@@ -101,6 +105,7 @@ impl HttpRequest {
             body: Vec::new(),
             timeout,
             max_response_bytes: RESPONSE_BYTES_MAX,
+            permit: Permit::default(),
         }
     }
 
@@ -242,6 +247,8 @@ pub enum TransportErrorKind {
     Malformed,
     /// This machine could not make the call, for example for want of threads.
     Local,
+    /// The request's permit was withdrawn before it left.
+    Withdrawn,
 }
 
 /// There is no whole answer.
@@ -276,6 +283,7 @@ impl TransportError {
 /// | malformed | `Intercepted` | `Transient`: a broken proxy must not make dead letters |
 /// | invalid request | `Unsupported` | `Unsupported` |
 /// | local | `Transient` | `Transient` |
+/// | withdrawn | `Cancelled` | `Cancelled` |
 impl From<TransportError> for Failure {
     fn from(error: TransportError) -> Self {
         use TransportErrorKind as Kind;
@@ -288,6 +296,7 @@ impl From<TransportError> for Failure {
             }
             Kind::BodyTooLarge => FailureKind::Protocol,
             Kind::InvalidRequest => FailureKind::Unsupported,
+            Kind::Withdrawn => FailureKind::Cancelled,
         };
         let failure = Self::new(kind, error.delivery, error.message);
         match error.source {

@@ -11,13 +11,13 @@ pub use crate::http::url::EndpointError;
 pub use decode::{decode_fetch, decode_pull, decode_push};
 pub use encode::{encode_push, entity_url, pull_url};
 
-use crate::http::auth::{HeadersProvider, NoHeaders, checked_headers, redact};
+use crate::http::auth::{HeadersProvider, NoHeaders, checked_credentials};
 use crate::http::classify::Table;
+use crate::http::shown::Secrets;
 use crate::http::url::Endpoint;
 use crate::http::{HttpRequest, HttpResponse, HttpTransport, Method, RESPONSE_BYTES_MAX};
 use landfall_core::adapter::{
-    Adapter, BoxFuture, CallContext, Capabilities, EffectClass, Outcome, PullPage, PullRequest, PushBatch,
-    PushReply,
+    Adapter, BoxFuture, CallContext, Capabilities, EffectClass, PullPage, PullRequest, PushBatch, PushReply,
 };
 use landfall_core::entity::RemoteEntity;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
@@ -93,14 +93,32 @@ impl SyncEndpoint {
         self.unasked.load(Ordering::Relaxed)
     }
 
-    /// Sends one request with fresh credentials; gives back the answer and the headers that went out.
-    async fn exchange(&self, request: HttpRequest) -> Result<(HttpResponse, Vec<(String, String)>), Failure> {
-        let own = checked_headers(self.headers.as_ref())?;
+    /// Sends one request with fresh credentials of the context's account; gives back the answer, and what of the
+    /// request must not be shown.
+    async fn exchange(
+        &self,
+        context: &CallContext,
+        request: HttpRequest,
+    ) -> Result<(HttpResponse, Secrets), Failure> {
+        let own = checked_credentials(self.headers.as_ref(), context.identity.as_deref())?;
+        let secrets = Secrets::of(&own);
         let mut request = request.header("accept", "application/json, application/problem+json");
-        request.headers.extend(own.iter().cloned());
+        request.headers.extend(own);
         request.max_response_bytes = self.max_response_bytes;
+        request.permit = context.permit.clone();
+        // After the credentials, which may have become another account's while the provider was asked. The default
+        // transport looks once more, before the first byte; one that does not leaves the time that connecting takes.
+        // In it the request can still leave, but only as what it was when it was made: this account's, with
+        // credentials that were handed out before the queue changed hands.
+        if context.permit.is_withdrawn() {
+            return Err(Failure::new(
+                FailureKind::Cancelled,
+                Delivery::NotSent,
+                "the permit to send was withdrawn before anything was sent",
+            ));
+        }
         let response = self.transport.send(request).await?;
-        Ok((response, own))
+        Ok((response, secrets))
     }
 
     fn push_request(&self, context: &CallContext, batch: &PushBatch) -> HttpRequest {
@@ -127,21 +145,10 @@ impl Adapter for SyncEndpoint {
         batch: &'a PushBatch,
     ) -> BoxFuture<'a, Result<PushReply, Failure>> {
         Box::pin(async move {
-            let (response, sent) = self.exchange(self.push_request(context, batch)).await?;
-            let read =
-                decode::read_push(&self.table, batch, &response).map_err(|f| without_secrets(f, &sent))?;
+            let (response, secrets) = self.exchange(context, self.push_request(context, batch)).await?;
+            let read = decode::read_push_sent(&self.table, batch, &response, &secrets)?;
             self.unasked.fetch_add(read.unasked, Ordering::Relaxed);
-            let mut reply = read.reply;
-            for (_, outcome) in &mut reply.results {
-                match outcome {
-                    Outcome::Rejected(rejection) => rejection.message = redact(&rejection.message, &sent),
-                    Outcome::Retry { reason, .. } | Outcome::Unknown { reason } => {
-                        *reason = redact(reason, &sent)
-                    }
-                    Outcome::Applied(_) | Outcome::Duplicate(_) | Outcome::Conflict { .. } => {}
-                }
-            }
-            Ok(reply)
+            Ok(read.reply)
         })
     }
 
@@ -156,8 +163,9 @@ impl Adapter for SyncEndpoint {
     ) -> BoxFuture<'a, Result<PullPage, Failure>> {
         Box::pin(async move {
             let url = pull_url(&self.endpoint, request);
-            let (response, sent) = self.exchange(HttpRequest::new(Method::Get, url, context.timeout)).await?;
-            decode::read_pull(&self.table, request, &response).map_err(|f| without_secrets(f, &sent))
+            let asked = HttpRequest::new(Method::Get, url, context.timeout);
+            let (response, secrets) = self.exchange(context, asked).await?;
+            decode::read_pull_sent(&self.table, request, &response, &secrets)
         })
     }
 
@@ -176,16 +184,11 @@ impl Adapter for SyncEndpoint {
                     ),
                 )
             })?;
-            let (response, sent) = self.exchange(HttpRequest::new(Method::Get, url, context.timeout)).await?;
-            decode::read_fetch(&self.table, entity, &response).map_err(|f| without_secrets(f, &sent))
+            let asked = HttpRequest::new(Method::Get, url, context.timeout);
+            let (response, secrets) = self.exchange(context, asked).await?;
+            decode::read_fetch_sent(&self.table, entity, &response, &secrets)
         })
     }
-}
-
-/// A failure may repeat the backend's words, and these may repeat what it was sent.
-fn without_secrets(mut failure: Failure, sent: &[(String, String)]) -> Failure {
-    failure.message = redact(&failure.message, sent);
-    failure
 }
 
 impl fmt::Debug for SyncEndpoint {
@@ -281,6 +284,8 @@ impl SyncEndpointBuilder {
                 effect: EffectClass::OneEffect,
                 pull: true,
                 orders_writes: true,
+                atomic_groups: true,
+                actions: true,
             },
             max_response_bytes: self.max_response_bytes,
             #[cfg(feature = "gzip")]

@@ -6,19 +6,20 @@
 mod support;
 
 use landfall_adapters::SyncEndpoint;
-use landfall_adapters::http::auth::{BearerToken, HeadersError};
+use landfall_adapters::http::auth::{AccountTokens, BearerToken, Credentials, HeadersError, HeadersProvider};
 use landfall_adapters::http::{HttpRequest, HttpResponse, HttpTransport, TransportError, UreqTransport};
 use landfall_adapters::sync_endpoint::{EndpointError, SyncEndpointBuilder, encode_push};
 use landfall_core::adapter::{
-    Adapter, BoxFuture, CallContext, EffectClass, Outcome, PullRequest, PushBatch, PushReply, PushTask,
+    Adapter, BoxFuture, CallContext, EffectClass, Outcome, Permit, PullRequest, PushBatch, PushReply,
+    PushTask,
 };
 use landfall_core::change::Operation;
 use landfall_core::entity::Body;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::{CallId, ClientId, EntityKey, IdempotencyKey, TaskId};
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{Server, answer, block_on};
 use uuid::Uuid;
@@ -32,6 +33,8 @@ fn context() -> CallContext {
         client_epoch: 1,
         server_id: Some("srv".into()),
         timeout: Duration::from_secs(10),
+        identity: None,
+        permit: Permit::default(),
     }
 }
 
@@ -45,6 +48,7 @@ fn batch() -> PushBatch {
         key: key(n),
         entity: EntityKey::new("note", format!("n{n}")),
         operation: Operation::Update,
+        group: None,
         payload: format!(r#"{{"key":"{}", "task_id":"t","fields":{{"a":1.0}}}}"#, key(n)).into(),
         attempt: 0,
     };
@@ -83,6 +87,7 @@ fn a_push_goes_out_frozen_and_comes_back_by_key() {
     let capabilities = adapter.capabilities();
     assert_eq!((capabilities.batch_tasks, capabilities.batch_bytes), (500, 1 << 20));
     assert_eq!((capabilities.effect, capabilities.pull), (EffectClass::OneEffect, true));
+    assert!(capabilities.atomic_groups && capabilities.actions && capabilities.orders_writes);
 }
 
 #[test]
@@ -212,6 +217,247 @@ fn a_verdict_with_an_echoed_credential_does_not_keep_it() {
     let adapter = adapter(&server).headers(BearerToken::new("canary-7")).build().unwrap();
     let reply = push(&adapter).unwrap();
     assert!(reply.results.len() == 2 && !format!("{reply:?}").contains("canary"), "{reply:?}");
+}
+
+#[test]
+fn what_the_backend_answered_is_kept_without_the_credentials_it_echoes() {
+    let token = "canary/7+x";
+    let long = "z".repeat(5000);
+    // Status line, content type, body, what must be kept of it.
+    let cases = [
+        (
+            "400 Bad Request",
+            PROBLEM,
+            r#"{"code":"malformed","detail":"bad","trace":"8f3","sent":"Bearer canary\/7+x"}"#.to_owned(),
+            r#""trace":"8f3""#,
+        ),
+        (
+            "403 Forbidden",
+            PROBLEM,
+            r#"{"code":"no","you":"canary\u002f7\u002bx"}"#.to_owned(),
+            r#"{"code":"no""#,
+        ),
+        (
+            "500 Oops",
+            "text/html",
+            "<h1>Trace\n\x1b[31m Bearer canary&#x2F;7&#43;x</h1>".to_owned(),
+            r"<h1>Trace \u{1b}[31m",
+        ),
+        ("200 OK", "text/html", format!("<html>hotel canary%2F7%2bx {long}"), "<html>hotel "),
+        ("503 Later", "text/plain", format!("{}canary/7+x", "y".repeat(1990)), "yyyy"),
+        ("422 No", "application/json", r#"{"errors":[{"input":"canary/7+x"}]}"#.to_owned(), r#"{"errors""#),
+    ];
+    for (status, media, body, kept) in cases {
+        let server = Server::once(answer(status, media, &body));
+        let adapter = adapter(&server).headers(BearerToken::new(token)).build().unwrap();
+        for failure in [
+            push(&adapter).unwrap_err(),
+            block_on(adapter.pull(&context(), &PullRequest { cursor: None, limit: 1 })).unwrap_err(),
+            block_on(adapter.fetch(&context(), &EntityKey::new("note", "n"))).unwrap_err(),
+        ] {
+            let answer = failure.answer.as_deref().unwrap_or_else(|| panic!("{status}: {failure:?}"));
+            assert!(
+                answer.starts_with('{') || answer.starts_with('<') || answer.starts_with('y'),
+                "{answer}"
+            );
+            assert!(answer.contains(kept) && answer.chars().count() <= 2000, "{status}: {answer}");
+            let shown = format!("{failure:?} {failure}");
+            assert!(!shown.contains("cana") && !shown.contains('\x1b'), "{status}: {shown}");
+            assert_eq!(answer.ends_with("[cut]"), body.len() > 2000, "{status}: {answer}");
+        }
+    }
+    // A page of records that cannot be read is no word of the backend's about anything.
+    let server = Server::once(answer("200 OK", JSON, r#"{"changes":[{"secret":1}"#));
+    let failure = push(&adapter(&server).build().unwrap()).unwrap_err();
+    assert_eq!((failure.kind, failure.answer), (FailureKind::Protocol, None));
+}
+
+#[test]
+fn a_refusals_answer_keeps_what_the_protocol_does_not_know() {
+    let error = format!(
+        r#"{{"code":"invalid_field","message":"{}canary-0123456789","field":"title","sent":"canary-0123456789"}}"#,
+        "m".repeat(495)
+    );
+    let body =
+        format!(r#"{{"protocol":1,"results":[{{"key":"{}","status":"rejected","error":{error}}}]}}"#, key(1));
+    let server = Server::once(answer("200 OK", JSON, &body));
+    let adapter = adapter(&server).headers(BearerToken::new("canary-0123456789")).build().unwrap();
+    let reply = push(&adapter).unwrap();
+    let Outcome::Rejected(rejection) = &reply.results[0].1 else { panic!("{reply:?}") };
+    assert_eq!(rejection.code, "invalid_field");
+    let answer = rejection.answer.as_deref().unwrap();
+    assert!(answer.contains(r#""field":"title","sent":"[redacted]"}"#), "{answer}");
+    assert!(!format!("{reply:?}").contains("can"), "not even half of it where a text is cut: {reply:?}");
+}
+
+/// Gives the token of whoever is signed in when it is asked, and can do something in that moment.
+struct SignedIn<F>(F);
+
+impl<F: Fn() -> Credentials + Send + Sync + 'static> HeadersProvider for SignedIn<F> {
+    fn headers(&self) -> Result<Vec<(String, String)>, HeadersError> {
+        Ok((self.0)().headers)
+    }
+
+    fn credentials(&self, _: Option<&str>) -> Result<Credentials, HeadersError> {
+        Ok((self.0)())
+    }
+}
+
+fn token_of(identity: &str) -> Credentials {
+    Credentials::new(vec![("authorization".into(), format!("Bearer token-of-{identity}"))]).of(identity)
+}
+
+fn of(identity: Option<&str>, permit: &Permit) -> CallContext {
+    CallContext { identity: identity.map(Into::into), permit: permit.clone(), ..context() }
+}
+
+/// Pushes, pulls and fetches.
+fn every_call(adapter: &SyncEndpoint, context: &CallContext) -> [Option<Failure>; 3] {
+    let request = PullRequest { cursor: None, limit: 1 };
+    [
+        block_on(adapter.push(context, &batch())).err(),
+        block_on(adapter.pull(context, &request)).err(),
+        block_on(adapter.fetch(context, &EntityKey::new("note", "n"))).err(),
+    ]
+}
+
+#[test]
+fn an_account_that_changes_between_the_decision_and_the_sending_sends_nothing() {
+    let server = Server::once(answer("401 Unauthorized", PROBLEM, r#"{"code":"unauthorized"}"#));
+    let now = Arc::new(Mutex::new("anna"));
+    let asked = Arc::clone(&now);
+    let provider = SignedIn(move || token_of(*asked.lock().unwrap()));
+    let adapter = adapter(&server).headers(provider).build().unwrap();
+    let annas = of(Some("anna"), &Permit::default());
+    // The engine has decided to send anna's queue; before the adapter asks, bert signs in.
+    *now.lock().unwrap() = "bert";
+    for context in [annas.clone(), of(None, &Permit::default())] {
+        for failure in every_call(&adapter, &context) {
+            let failure = failure.unwrap();
+            assert_eq!((failure.kind, failure.delivery), (FailureKind::Unauthenticated, Delivery::NotSent));
+            assert!(!format!("{failure:?}").contains("token-of"), "{failure:?}");
+        }
+    }
+    assert_eq!(server.connections(), 0, "not even a connection is made");
+    *now.lock().unwrap() = "anna";
+    for failure in every_call(&adapter, &annas) {
+        assert_eq!(failure.unwrap().delivery, Delivery::Answered);
+    }
+    for seen in server.seen() {
+        assert_eq!(seen.header("authorization"), Some("Bearer token-of-anna"));
+    }
+}
+
+#[test]
+fn a_permit_withdrawn_while_the_provider_was_asked_sends_nothing() {
+    let server = Server::once(answer("200 OK", JSON, &applied()));
+    let permit = Permit::default();
+    let theirs = permit.clone();
+    // The queue changes hands in the very moment: the credentials are already the next account's, and not tagged.
+    let provider = move || {
+        theirs.withdraw();
+        Ok(vec![("authorization".to_string(), "Bearer token-of-bert".to_string())])
+    };
+    let adapter = adapter(&server).headers(provider).build().unwrap();
+    for failure in every_call(&adapter, &of(Some("anna"), &permit)) {
+        let failure = failure.unwrap();
+        assert_eq!((failure.kind, failure.delivery), (FailureKind::Cancelled, Delivery::NotSent));
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn a_transport_that_knows_nothing_of_permits_is_not_called_without_one() {
+    #[derive(Debug)]
+    struct Never;
+    impl HttpTransport for Never {
+        fn send(&self, _: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, TransportError>> {
+            panic!("the request was handed to the transport")
+        }
+    }
+    let permit = Permit::default();
+    permit.withdraw();
+    let adapter = SyncEndpoint::builder("https://api.example.com/sync").transport(Never).build().unwrap();
+    for failure in every_call(&adapter, &of(None, &permit)) {
+        let failure = failure.unwrap();
+        assert_eq!((failure.kind, failure.delivery), (FailureKind::Cancelled, Delivery::NotSent));
+    }
+}
+
+/// An app's transport: withdraws the permit when the request is in its hands.
+#[derive(Debug)]
+struct Late(UreqTransport, Permit);
+
+impl HttpTransport for Late {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, TransportError>> {
+        self.1.withdraw();
+        self.0.send(request)
+    }
+}
+
+#[test]
+fn a_permit_withdrawn_in_the_transport_still_stops_the_request() {
+    let server = Server::once(answer("200 OK", JSON, &applied()));
+    for context in [None, Some("anna")] {
+        let permit = Permit::default();
+        let late = Late(UreqTransport::builder().without_proxy().build(), permit.clone());
+        let adapter = adapter(&server).transport(late).build().unwrap();
+        let failure = block_on(adapter.push(&of(context, &permit), &batch())).unwrap_err();
+        assert_eq!((failure.kind, failure.delivery), (FailureKind::Cancelled, Delivery::NotSent));
+    }
+    assert!(server.seen().is_empty());
+}
+
+#[test]
+fn accounts_share_an_adapter_and_never_a_token() {
+    let server = Server::once(answer("401 Unauthorized", PROBLEM, r#"{"code":"unauthorized"}"#));
+    let accounts = AccountTokens::new();
+    let adapter = adapter(&server).headers(accounts.clone()).build().unwrap();
+    accounts.set("anna", "token-of-anna");
+    accounts.set("bert", "token-of-bert");
+    for (identity, kind) in [
+        (Some("anna"), Delivery::Answered),
+        (Some("bert"), Delivery::Answered),
+        (Some("carl"), Delivery::NotSent),
+        (None, Delivery::NotSent),
+    ] {
+        let failure = block_on(adapter.push(&of(identity, &Permit::default()), &batch())).unwrap_err();
+        assert_eq!((failure.kind, failure.delivery), (FailureKind::Unauthenticated, kind), "{identity:?}");
+    }
+    let sent: Vec<_> =
+        server.seen().iter().map(|seen| seen.header("authorization").unwrap().to_owned()).collect();
+    assert_eq!(sent, ["Bearer token-of-anna", "Bearer token-of-bert"]);
+}
+
+#[test]
+fn a_401_is_one_answer_to_one_request_and_refreshes_nothing_by_itself() {
+    struct Counting(Arc<AtomicUsize>);
+    impl HeadersProvider for Counting {
+        fn headers(&self) -> Result<Vec<(String, String)>, HeadersError> {
+            Ok(vec![("authorization".into(), "Bearer stale-token".into())])
+        }
+        fn refresh(&self) -> bool {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            true
+        }
+    }
+    for (media, body) in [(PROBLEM, r#"{"code":"unauthorized"}"#), ("text/html", "<html>Log in")] {
+        let server = Server::once(answer("401 Unauthorized", media, body));
+        let refreshed = Arc::new(AtomicUsize::new(0));
+        let adapter = adapter(&server).headers(Counting(Arc::clone(&refreshed))).build().unwrap();
+        for failure in every_call(&adapter, &context()) {
+            let failure = failure.unwrap();
+            assert_eq!((failure.kind, failure.delivery), (FailureKind::Unauthenticated, Delivery::Answered));
+            assert_eq!(failure.answer.as_deref(), Some(body));
+        }
+        assert_eq!(
+            (server.seen().len(), refreshed.load(Ordering::SeqCst)),
+            (3, 0),
+            "no second try of its own"
+        );
+        assert!(block_on(adapter.refresh_credentials()));
+        assert_eq!(refreshed.load(Ordering::SeqCst), 1);
+    }
 }
 
 #[test]

@@ -50,6 +50,27 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_withdrawn_permit_calls_nobody_and_one_that_comes_later_does_not_matter() {
+    let server = Server::start(|_, connection| {
+        connection.request();
+        connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let request = post(server.url("/"), b"{}");
+    request.permit.withdraw();
+    assert_eq!(failed(request), (Kind::Withdrawn, Delivery::NotSent));
+    assert_eq!(server.connections(), 0);
+    // Withdrawn once it is on its way: the answer counts.
+    let request = post("", b"{}");
+    let permit = request.permit.clone();
+    let server = Server::start(move |_, connection| {
+        connection.request();
+        permit.withdraw();
+        connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    assert_eq!(send(HttpRequest { url: server.url("/"), ..request }).unwrap().status, 200);
+}
+
+#[test]
 fn a_request_arrives_as_it_was_made() {
     let server = Server::once(
         "HTTP/1.1 207 Multi\r\nX-Two: a\r\nx-two: b\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok",
@@ -436,8 +457,7 @@ mod tls {
     const CERTIFICATE: &[u8] = include_bytes!("fixtures/localhost.pem");
     const KEY: &[u8] = include_bytes!("fixtures/localhost.key.pem");
 
-    /// Shakes hands, reads one request, writes these bytes and cuts the connection without a word of TLS.
-    fn server(bytes: &'static [u8]) -> Server {
+    fn config() -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -448,7 +468,12 @@ mod tls {
                 PrivateKeyDer::from_pem_slice(KEY).unwrap(),
             )
             .unwrap();
-        let config = Arc::new(config);
+        Arc::new(config)
+    }
+
+    /// Shakes hands, reads one request, writes these bytes and cuts the connection without a word of TLS.
+    fn server(bytes: &'static [u8]) -> Server {
+        let config = config();
         Server::start(move |_, connection| {
             let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
             let mut stream = StreamOwned::new(tls, connection.stream.try_clone().unwrap());
@@ -500,6 +525,35 @@ mod tls {
             assert_eq!(delivery, Delivery::NotSent, "{kind:?}");
             assert!(matches!(kind, Kind::Tls | Kind::Unreachable | Kind::Timeout), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_permit_withdrawn_during_the_handshake_stops_the_request() {
+        let request = post("", b"{}");
+        let permit = request.permit.clone();
+        let hands = config();
+        let (told, heard) = std::sync::mpsc::channel();
+        let server = Server::start(move |_, connection| {
+            let mut tls = ServerConnection::new(Arc::clone(&hands)).unwrap();
+            // The client has spoken and waits for our half of the handshake.
+            connection.stream.peek(&mut [0]).unwrap();
+            permit.withdraw();
+            while tls.is_handshaking() {
+                tls.complete_io(&mut connection.stream).unwrap();
+            }
+            let mut stream = StreamOwned::new(tls, connection.stream.try_clone().unwrap());
+            let mut bytes = Vec::new();
+            let _ = stream.read_to_end(&mut bytes);
+            told.send(bytes).unwrap();
+        });
+        let transport = trusting();
+        let request = HttpRequest { url: url(&server), ..request };
+        let error = transport.send_blocking(&request).unwrap_err();
+        assert_eq!((error.kind, error.delivery), (Kind::Withdrawn, Delivery::NotSent));
+        assert!(heard.recv().unwrap().is_empty(), "the server saw no byte of it");
+        // The thread that ran it is not stopped for good.
+        let other = Server::once("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        assert_eq!(transport.send_blocking(&get(other.url("/"))).unwrap().status, 200);
     }
 
     #[test]

@@ -14,6 +14,14 @@ Exit codes:
   2  work is left and will be retried by the next `landfall sync`
   3  something needs attention: dead letters, conflicts, credentials, a stopped queue";
 
+/// The codes of `landfall wait`.
+pub(crate) const TABLE_WAIT: &str = "\
+Exit codes:
+  0  the backend has the change
+  1  wrong usage, a local error, or nobody knows the task
+  2  the time was over first; a `landfall sync` will go on with it
+  3  it waits for a person, or it has ended without effect";
+
 /// The codes of commands that only read or store.
 pub(crate) const TABLE_LOCAL: &str = "\
 Exit codes:
@@ -72,7 +80,9 @@ pub(crate) fn needs_person(gate: FailureKind) -> bool {
         | Kind::Protocol
         | Kind::Damaged
         | Kind::FateUnknown
-        | Kind::Cancelled => false,
+        | Kind::Cancelled
+        | Kind::UnknownKind
+        | Kind::Orphaned => false,
     }
 }
 

@@ -1,28 +1,39 @@
-//! Reading changes from JSON Lines, for `landfall enqueue --file FILE` (or `-`).
+//! Reading JSON Lines: changes for `landfall enqueue --file FILE` (or `-`), and plain lines for `landfall import`.
 //!
 //! Streams: one line is in memory at a time, and a line is bounded ([`LINE_BYTES_MAX`]). A line is one object with the
 //! members `entity_type`, `entity_id`, `operation`, and where they make sense `fields` (an object) and `unset` (a list
-//! of names), `base` (an object) and with it `base_version` (text). Anything else is an error that names the line: a misspelt member must not vanish. Blank lines are
-//! skipped. Values are read by the core's own exact reader, so nothing is rounded on the way. Tests: below.
+//! of names), `base` (an object) and with it `base_version` (text), and those of `change_options.rs`. Anything else is an
+//! error that names the line: a misspelt member must not vanish. Blank lines are skipped. Values are read by the core's own exact reader, so nothing is rounded on the way. Tests: below.
 
+use crate::change_options::{self, kind};
 use crate::problem::Problem;
-use landfall_core::change::{Change, Operation};
+use landfall_core::change::{Change, Operation, Options};
 use landfall_core::entity::{Base, Body};
 use landfall_core::id::{EntityKey, Version};
+use landfall_core::time::Timestamp;
 use landfall_core::value::{Fields, Value};
 use std::io::{BufRead, Read};
 
 /// Bytes that one line may take. 16 MiB: four times the largest change.
 pub(crate) const LINE_BYTES_MAX: u64 = 16 << 20;
 
-/// The changes of an input, each with its line's number.
+/// The lines of an input that are not blank, each with its number.
 ///
 /// A bad line does not end the iteration, so that a caller can pass over it; an error in reading does.
 #[derive(Debug)]
-pub(crate) struct JsonLines<R> {
+pub(crate) struct Lines<R> {
     input: R,
     line: u64,
     is_over: bool,
+}
+
+/// The changes of an input, each with its line's number; bad lines as with [`Lines`].
+#[derive(Debug)]
+pub(crate) struct JsonLines<R> {
+    lines: Lines<R>,
+    /// What goes for lines that say nothing else.
+    options: Options,
+    now: Timestamp,
 }
 
 /// What is wrong with a line, or with reading on.
@@ -43,7 +54,27 @@ impl From<BadLine> for Problem {
 }
 
 impl<R: BufRead> JsonLines<R> {
-    /// The changes of `input`.
+    /// The changes of `input`, with `options` where a line says nothing else; `now` is where spans begin.
+    pub(crate) fn new(input: R, options: Options, now: Timestamp) -> Self {
+        Self { lines: Lines::new(input), options, now }
+    }
+}
+
+impl<R: BufRead> Iterator for JsonLines<R> {
+    type Item = Result<(u64, Change), BadLine>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (line, text) = match self.lines.next()? {
+            Ok(line) => line,
+            Err(bad) => return Some(Err(bad)),
+        };
+        let change = change(&text, self.options.clone(), self.now);
+        Some(change.map(|change| (line, change)).map_err(|error| BadLine { line, error, is_fatal: false }))
+    }
+}
+
+impl<R: BufRead> Lines<R> {
+    /// The lines of `input`.
     pub(crate) fn new(input: R) -> Self {
         Self { input, line: 0, is_over: false }
     }
@@ -75,8 +106,8 @@ impl<R: BufRead> JsonLines<R> {
     }
 }
 
-impl<R: BufRead> Iterator for JsonLines<R> {
-    type Item = Result<(u64, Change), BadLine>;
+impl<R: BufRead> Iterator for Lines<R> {
+    type Item = Result<(u64, String), BadLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.is_over {
@@ -94,7 +125,7 @@ impl<R: BufRead> Iterator for JsonLines<R> {
                 return Some(Err(bad("not UTF-8 text".into())));
             };
             if !text.trim_ascii().is_empty() {
-                return Some(change(text).map(|change| (line, change)).map_err(bad));
+                return Some(Ok((line, text.to_owned())));
             }
         }
         None
@@ -102,7 +133,7 @@ impl<R: BufRead> Iterator for JsonLines<R> {
 }
 
 /// Reads one line as a change.
-fn change(text: &str) -> Result<Change, String> {
+fn change(text: &str, options: Options, now: Timestamp) -> Result<Change, String> {
     let value = Value::parse(text).map_err(|error| in_line(&error.to_string()))?;
     let Value::Object(Fields(mut members)) = value else {
         return Err(format!(
@@ -117,7 +148,7 @@ fn change(text: &str) -> Result<Change, String> {
     };
     let entity = EntityKey::new(text("entity_type")?, text("entity_id")?);
     let operation = operation(&text("operation")?)?;
-    let mut change = Change::of(operation, entity);
+    let mut change = Change { options, ..Change::of(operation, entity) };
     match members.remove("fields") {
         None => {}
         Some(Value::Object(fields)) => change = change.fields(fields),
@@ -151,10 +182,13 @@ fn change(text: &str) -> Result<Change, String> {
     if let Some(fields) = base {
         change = change.base(Base { body: Body::Live(fields), version, complete: true });
     }
-    match members.keys().next() {
+    let mut members = Fields(members);
+    change_options::read_members(&mut members, &mut change, now)?;
+    match members.0.keys().next() {
         None => Ok(change),
         Some(name) => Err(format!(
-            "unknown member {name:?}; there are entity_type, entity_id, operation, fields, unset, base, base_version"
+            "unknown member {name:?}; there are entity_type, entity_id, operation, fields, unset, base, base_version, {}",
+            change_options::MEMBERS
         )),
     }
 }
@@ -175,25 +209,13 @@ fn in_line(error: &str) -> String {
     }
 }
 
-/// What a value is, for people.
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::Text(_) => "text",
-        Value::List(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io;
 
     fn read(input: &[u8]) -> Vec<Result<(u64, Change), BadLine>> {
-        JsonLines::new(input).collect()
+        JsonLines::new(input, Options::default(), Timestamp(0)).collect()
     }
 
     #[test]
@@ -273,7 +295,7 @@ mod tests {
     #[test]
     fn a_line_without_end_is_bounded() {
         let endless = io::BufReader::new(io::repeat(b' '));
-        let results: Vec<_> = JsonLines::new(endless).collect();
+        let results: Vec<_> = JsonLines::new(endless, Options::default(), Timestamp(0)).collect();
         assert_eq!(results.len(), 1);
         assert!(results[0].as_ref().unwrap_err().is_fatal);
     }

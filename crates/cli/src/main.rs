@@ -3,23 +3,30 @@
 //! One file per command in `commands/`; what they share is beside this file. Commands decide nothing about syncing:
 //! they read input, call the engine and show what it says. Tests: `tests/`, with the real binary.
 
+mod backend;
+mod change_options;
 mod commands;
+mod confirm;
 mod csv_input;
 mod demo;
 mod duration;
 mod exit;
 mod jsonl_input;
+mod jsonl_output;
+mod moment;
 mod output;
 mod problem;
 mod progress;
+mod reasons;
 mod rules;
+mod shown;
 mod skipped;
 mod stop;
 mod store;
 mod table;
 
-use clap::{Parser, Subcommand};
-use output::Output;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use output::{HEAD, Output};
 use problem::Problem;
 use std::process::ExitCode;
 
@@ -39,21 +46,63 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Enqueue(commands::enqueue::Args),
+    Enqueue(Box<commands::enqueue::Args>),
     Sync(commands::sync::Args),
     Status(commands::status::Args),
     Queue(commands::queue::Args),
     Task(commands::task::Args),
+    Explain(commands::explain::Args),
+    Wait(commands::wait::Args),
+    Cancel(commands::cancel::Args),
+    RetryNow(commands::retry_now::Args),
+    Pause(commands::pause::PauseArgs),
+    Resume(commands::pause::ResumeArgs),
+    Dead(commands::dead::Args),
+    Journal(commands::journal::Args),
     Get(commands::get::Args),
     List(commands::list::Args),
     Conflicts(commands::conflicts::Args),
+    Export(commands::export::Args),
+    Import(commands::import::Args),
+    Accounts(commands::accounts::Args),
+    Logout(commands::logout::Args),
     Serve(commands::serve::Args),
     Demo(demo::DemoArgs),
     Completions(commands::completions::Args),
 }
 
+/// The commands under the headings of `landfall --help`.
+const GROUPS: [(&str, &[&str]); 6] = [
+    ("Record and send", &["enqueue", "sync", "status"]),
+    (
+        "Queued changes",
+        &["queue", "task", "explain", "wait", "cancel", "retry-now", "pause", "resume", "dead", "journal"],
+    ),
+    ("Records", &["get", "list", "conflicts"]),
+    ("Moving work", &["export", "import"]),
+    ("Accounts", &["accounts", "logout"]),
+    ("Other", &["serve", "demo", "completions"]),
+];
+
+/// All arguments, with the commands of `--help` under headings.
+fn cli() -> clap::Command {
+    let command = Cli::command();
+    let mut list = String::new();
+    for (heading, names) in GROUPS {
+        list += &format!("\n{HEAD}{heading}:{HEAD:#}\n");
+        for name in names {
+            let about = command.find_subcommand(name).and_then(clap::Command::get_about);
+            list += &format!("  {name:<11}  {}\n", about.map(ToString::to_string).unwrap_or_default());
+        }
+    }
+    command.help_template(format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n{list}\n{HEAD}Options:{HEAD:#}\n{{options}}{{after-help}}"
+    ))
+}
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = cli().try_get_matches().and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // A reader that went away is no reason to fail.
@@ -73,14 +122,26 @@ fn main() -> ExitCode {
 
 fn run(command: Command, output: &Output) -> Result<Exit, Problem> {
     match command {
-        Command::Enqueue(args) => commands::enqueue::run(args, output),
+        Command::Enqueue(args) => commands::enqueue::run(*args, output),
         Command::Sync(args) => commands::sync::run(args, output),
         Command::Status(args) => commands::status::run(&args, output),
         Command::Queue(args) => commands::queue::run(&args, output),
         Command::Task(args) => commands::task::run(&args, output),
+        Command::Explain(args) => commands::explain::run(&args, output),
+        Command::Wait(args) => commands::wait::run(&args, output),
+        Command::Cancel(args) => commands::cancel::run(&args, output),
+        Command::RetryNow(args) => commands::retry_now::run(&args, output),
+        Command::Pause(args) => commands::pause::pause(&args, output),
+        Command::Resume(args) => commands::pause::resume(&args, output),
+        Command::Dead(args) => commands::dead::run(&args, output),
+        Command::Journal(args) => commands::journal::run(&args, output),
         Command::Get(args) => commands::get::run(&args, output),
         Command::List(args) => commands::list::run(&args, output),
         Command::Conflicts(args) => commands::conflicts::run(&args, output),
+        Command::Export(args) => commands::export::run(&args, output),
+        Command::Import(args) => commands::import::run(&args, output),
+        Command::Accounts(args) => commands::accounts::run(&args, output),
+        Command::Logout(args) => commands::logout::run(&args, output),
         Command::Serve(args) => commands::serve::run(&args, output),
         Command::Demo(args) => demo::run(args, output),
         Command::Completions(args) => commands::completions::run(&args, output),
@@ -90,11 +151,26 @@ fn run(command: Command, output: &Output) -> Result<Exit, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_do_not_contradict_each_other() {
-        Cli::command().debug_assert();
+        cli().debug_assert();
+    }
+
+    #[test]
+    fn help_lists_every_command_under_one_heading() {
+        let grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let command = cli();
+        let mut known: Vec<&str> =
+            command.get_subcommands().map(clap::Command::get_name).filter(|name| *name != "help").collect();
+        let mut listed = grouped.clone();
+        known.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(known, listed);
+        let help = cli().render_long_help().to_string();
+        for name in grouped {
+            assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
+        }
     }
 
     #[test]

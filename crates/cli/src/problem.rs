@@ -3,7 +3,7 @@
 //! Errors of the crates below say what is wrong; the advice is added here, once. Tests: below, and
 //! `tests/store_troubles.rs`.
 
-use landfall_core::machine::EnqueueError;
+use landfall_core::machine::{EnqueueError, TaskError};
 use landfall_core::store::StoreError;
 use landfall_engine::Error;
 use serde::Serialize;
@@ -81,6 +81,17 @@ impl From<Error> for Problem {
             },
             Error::OutcomeUnknown { task: Some(task), .. } => Self::new(error.to_string())
                 .hint(format!("repeat the command with `--repeat-of {task}`: there will be one task")),
+            Error::Task(error) => {
+                let hint = match &error {
+                    TaskError::NotFound(_) => {
+                        "`landfall queue` lists the tasks; ended ones are remembered for 30 days"
+                    }
+                    TaskError::Ended { .. } => "`landfall task TASK` shows how it ended",
+                    TaskError::WrongState { .. } => "`landfall explain TASK` says where it stands",
+                    _ => return Self::new(error.to_string()),
+                };
+                Self::new(error.to_string()).hint(hint)
+            }
             error => Self::new(error.to_string()),
         }
     }

@@ -6,7 +6,7 @@
 
 use crate::output::{Output, many};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
 /// How often a line is written where there is no terminal.
@@ -96,6 +96,64 @@ impl<'a> Progress<'a> {
     /// Takes the bar away.
     pub(crate) fn end(self) {
         if let Shown::Bar(bar) = self.shown {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// How often a count is looked at.
+const TICK: Duration = Duration::from_millis(200);
+
+/// A count that goes up on another thread: a line that renews itself on a terminal, a line a second elsewhere.
+pub(crate) struct Ticker {
+    thing: &'static str,
+    done: &'static str,
+    shown: Ticking,
+    last: Instant,
+}
+
+enum Ticking {
+    Bar(ProgressBar),
+    Lines,
+    Nothing,
+}
+
+impl Ticker {
+    /// Counts `thing`s that are `done`.
+    pub(crate) fn new(output: &Output, thing: &'static str, done: &'static str) -> Self {
+        let shown = if output.is_json() {
+            Ticking::Nothing
+        } else if io::stderr().is_terminal() {
+            let bar = ProgressBar::new_spinner();
+            bar.set_style(
+                ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            );
+            Ticking::Bar(bar)
+        } else {
+            Ticking::Lines
+        };
+        Self { thing, done, shown, last: Instant::now() }
+    }
+
+    /// So many now.
+    pub(crate) fn count(&mut self, count: u64) {
+        let every = if matches!(self.shown, Ticking::Lines) { LINE_EVERY } else { TICK };
+        if self.last.elapsed() < every {
+            return;
+        }
+        self.last = Instant::now();
+        let text = format!("{} {}", many(count, self.thing), self.done);
+        match &self.shown {
+            Ticking::Bar(bar) => bar.set_message(text),
+            Ticking::Lines => drop(writeln!(io::stderr(), "{text}")),
+            Ticking::Nothing => {}
+        }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        if let Ticking::Bar(bar) = &self.shown {
             bar.finish_and_clear();
         }
     }

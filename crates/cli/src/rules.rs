@@ -6,6 +6,7 @@
 use crate::problem::Problem;
 use clap::builder::{PossibleValue, TypedValueParser};
 use landfall_core::merge::rule::{DeletePolicy, Rules, Strategy};
+use landfall_core::model::WhenDead;
 use std::ffi::OsStr;
 
 /// The words of `--conflict`, as help and completions show them.
@@ -28,6 +29,21 @@ const POLICIES: [(&str, &str); 4] = [
     ("ask", "it waits for you, see `landfall conflicts`"),
     ("fork", "the edited record lives on under a new id"),
 ];
+
+/// The words of `--on-dead`.
+pub(crate) const WHEN_DEAD: [(&str, &str); 3] = [
+    ("block", "everything behind it in its lane waits until you decide"),
+    ("skip", "what is behind it goes on"),
+    ("skip_if_independent", "what is behind it goes on unless it builds on it"),
+];
+
+/// Reads one of them.
+pub(crate) fn when_dead(word: &str) -> Result<WhenDead, String> {
+    WhenDead::ALL.into_iter().find(|policy| policy.as_str() == word).ok_or_else(|| {
+        let known = WhenDead::ALL.map(WhenDead::as_str).join(", ");
+        format!("there are {known}")
+    })
+}
 
 /// What happens when two devices changed the same.
 ///
@@ -89,13 +105,17 @@ fn declaration(text: &str) -> Result<String, String> {
 
 /// Words that help and completions know, refused in the core's own words.
 #[derive(Clone)]
-struct Words<T> {
+pub(crate) struct Words<T> {
     known: &'static [(&'static str, &'static str)],
     parse: fn(&str) -> Result<T, String>,
 }
 
 impl<T> Words<T> {
-    fn new(known: &'static [(&'static str, &'static str)], parse: fn(&str) -> Result<T, String>) -> Self {
+    /// These words, read like this.
+    pub(crate) fn new(
+        known: &'static [(&'static str, &'static str)],
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Self {
         Self { known, parse }
     }
 }
@@ -130,9 +150,13 @@ mod tests {
         for (word, _) in POLICIES {
             assert_eq!(policy(word).unwrap().to_string(), word);
         }
+        for (word, _) in WHEN_DEAD {
+            assert_eq!(when_dead(word).unwrap().as_str(), word);
+        }
         for (known, error) in [
             (STRATEGIES.map(|(word, _)| word).join(", "), strategy("x").unwrap_err()),
             (POLICIES.map(|(word, _)| word).join(", "), policy("x").unwrap_err()),
+            (WHEN_DEAD.map(|(word, _)| word).join(", "), when_dead("x").unwrap_err()),
         ] {
             assert!(error.contains(&known), "{error}");
         }

@@ -19,15 +19,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::{Ran, Scratch, Server, Stored, counts, endpoint, landfall, line, run, seed, signal, wait};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 23] = [
     "enqueue",
     "sync",
     "status",
     "queue",
     "task",
+    "explain",
+    "wait",
+    "cancel",
+    "retry-now",
+    "pause",
+    "resume",
+    "dead",
+    "journal",
     "get",
     "list",
     "conflicts",
+    "export",
+    "import",
+    "accounts",
+    "logout",
     "serve",
     "demo",
     "completions",
@@ -43,10 +55,15 @@ fn every_command_has_help_with_an_example_and_exit_codes() {
             assert!(help.contains(part), "`{command} --help` has no {part:?}:\n{help}");
         }
     }
-    for command in ["list", "show", "resolve"] {
-        let help = run(["conflicts", command, "--help"]).ends(0).out;
-        for part in ["Usage:", "Example", "Exit codes:", "--json"] {
-            assert!(help.contains(part), "`conflicts {command} --help` has no {part:?}:\n{help}");
+    for (group, commands) in [
+        ("conflicts", ["list", "show", "resolve"].as_slice()),
+        ("dead", &["list", "show", "retry", "edit", "discard", "export"]),
+    ] {
+        for command in commands {
+            let help = run([group, command, "--help"]).ends(0).out;
+            for part in ["Usage:", "Example", "Exit codes:", "--json"] {
+                assert!(help.contains(part), "`{group} {command} --help` has no {part:?}:\n{help}");
+            }
         }
     }
     assert!(run(["--version"]).ends(0).out.starts_with("landfall "));
@@ -71,6 +88,31 @@ fn wrong_usage_ends_with_1() {
         vec!["sync", "--db", "x", "--endpoint", "y", "--header", "nocolon"],
         vec!["queue", "--db", "x", "--state", "sleeping"],
         vec!["task", "--db", "x", "not-an-id"],
+        vec!["enqueue", "--db", "x", "n", "1", "create", "{}", "--orphaned", "cry"],
+        vec!["enqueue", "--db", "x", "n", "1", "create", "{}", "--not-before", "soon"],
+        vec!["enqueue", "--db", "x", "n", "1", "create", "{}", "--depends-on", "n"],
+        vec![
+            "enqueue",
+            "--db",
+            "x",
+            "n",
+            "1",
+            "create",
+            "{}",
+            "--expires-in",
+            "1m",
+            "--expires-at",
+            "2026-12-01T08:00:00Z",
+        ],
+        vec!["enqueue", "--db", "x", "n", "1", "action", "{}"],
+        vec!["enqueue", "--db", "x", "n", "1", "create", "{}", "--action", "refund"],
+        vec!["sync", "--db", "x", "--endpoint", "y", "--on-dead", "cry"],
+        vec!["pause", "--db", "x", "--type", "a", "--lane", "b"],
+        vec!["dead", "--db", "x"],
+        vec!["dead", "retry", "--db", "x"],
+        vec!["dead", "retry", "--db", "x", "--all", "0b9c5a1e-6f0d-5b0e-9c1a-2f4f6a3a9d10"],
+        vec!["logout", "--db", "x", "--as", "a"],
+        vec!["logout", "--db", "x", "--as", "a", "--keep", "--discard"],
         vec!["serve"],
         vec!["completions", "tcsh-3000"],
     ] {
@@ -205,7 +247,7 @@ fn exit_codes_say_what_is_left() {
     let ran =
         Ran::from(landfall().args(["sync", "--db", &db, "--endpoint", &server.endpoint()]).output().unwrap());
     let ran = ran.ends(3);
-    assert!(ran.out.contains("1 dead") && ran.err.contains("landfall queue --state dead"), "{ran:?}");
+    assert!(ran.out.contains("1 dead") && ran.err.contains("landfall dead list"), "{ran:?}");
     run!["status", "--exit-code", "--db", &db].ends(3);
     let dead = run!["queue", "--json", "--state", "dead", "--db", &db].ends(0).json();
     assert_eq!(dead["tasks"].as_array().unwrap().len(), 1);

@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 /// A boxed future, so that adapters can be used as trait objects under any executor.
@@ -103,6 +104,10 @@ pub struct Capabilities {
     /// Whether the backend orders all writes of a record by its versions: a write that it takes is then later than
     /// everything it had, whatever any clock says. Otherwise times of change decide who is newer.
     pub orders_writes: bool,
+    /// Whether tasks of one group that are sent in one call take effect together or not at all.
+    pub atomic_groups: bool,
+    /// Whether named commands can be sent.
+    pub actions: bool,
 }
 
 /// What every call needs beside its content.
@@ -116,14 +121,44 @@ pub struct CallContext {
     pub server_id: Option<ServerId>,
     /// How long the whole call may take.
     pub timeout: Duration,
+    /// Whose queue this is; `None` when the app has no accounts. Only this account's credentials may go with the call.
+    pub identity: Option<Arc<str>>,
+    /// Whether the call may still leave.
+    pub permit: Permit,
 }
+
+/// Says whether a call may still leave. Withdrawn when the queue changes hands: an adapter looks at it after it has got
+/// its credentials and before the first byte goes out, so that one account's changes never leave with another's (G16).
+#[derive(Clone, Debug, Default)]
+pub struct Permit(Arc<AtomicBool>);
+
+impl Permit {
+    /// Whether the call may not leave any more.
+    pub fn is_withdrawn(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Forbids every call that has this permit.
+    pub fn withdraw(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A permit says nothing of what is called.
+impl PartialEq for Permit {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Permit {}
 
 /// Tasks to be sent in one call, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PushBatch {
     /// Names this call.
     pub call: CallId,
-    /// At least one task, each of a different lane.
+    /// At least one task, each of a different lane. Those of one group stand together.
     pub tasks: Vec<PushTask>,
 }
 
@@ -134,10 +169,12 @@ pub struct PushTask {
     pub task_id: TaskId,
     /// The key under which these bytes, and only these, are sent.
     pub key: IdempotencyKey,
-    /// The record.
+    /// The record, by the backend's id where it gave one.
     pub entity: EntityKey,
     /// What is done to it.
     pub operation: Operation,
+    /// The tasks with the same group take effect together or not at all.
+    pub group: Option<Arc<str>>,
     /// The frozen bytes: one JSON object in the shape of a task of the sync endpoint protocol. Sent as they are by the
     /// sync endpoint adapter; other adapters build their request from it, always in the same way.
     pub payload: Arc<str>,
@@ -202,6 +239,8 @@ pub struct Rejection {
     pub code: String,
     /// For people.
     pub message: String,
+    /// What the backend answered, as far as it can be shown.
+    pub answer: Option<String>,
 }
 
 /// Which page of the change feed to read.

@@ -6,10 +6,12 @@
 use crate::config::Limits;
 use crate::entity::Base;
 use crate::id::{EntityKey, TaskId};
+use crate::task::Orphaned;
 use crate::time::Timestamp;
 use crate::value::{Fields, Value, ValueError};
 use alloc::collections::BTreeSet;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -27,11 +29,14 @@ pub enum Operation {
     Replace,
     /// The record goes.
     Delete,
+    /// A named command about the record; what it does is the backend's to know. Never coalesced.
+    Action,
 }
 
 impl Operation {
     /// Every operation, in the order of the coalescing table.
-    pub const ALL: [Self; 5] = [Self::Create, Self::Update, Self::Upsert, Self::Replace, Self::Delete];
+    pub const ALL: [Self; 6] =
+        [Self::Create, Self::Update, Self::Upsert, Self::Replace, Self::Delete, Self::Action];
 
     /// The word on the wire and on the command line.
     pub const fn as_str(self) -> &'static str {
@@ -41,6 +46,7 @@ impl Operation {
             Self::Upsert => "upsert",
             Self::Replace => "replace",
             Self::Delete => "delete",
+            Self::Action => "action",
         }
     }
 
@@ -61,7 +67,9 @@ impl fmt::Display for Operation {
 pub struct Intent {
     /// What happens to the record.
     pub operation: Operation,
-    /// Fields to set.
+    /// Name of the command; only of an action.
+    pub action: Option<String>,
+    /// Fields to set; of an action, its arguments.
     pub fields: Fields,
     /// Fields to remove. Disjoint from `fields`.
     pub unset: BTreeSet<String>,
@@ -70,7 +78,7 @@ pub struct Intent {
 impl Intent {
     /// An intent without fields.
     pub fn new(operation: Operation) -> Self {
-        Self { operation, fields: Fields::new(), unset: BTreeSet::new() }
+        Self { operation, action: None, fields: Fields::new(), unset: BTreeSet::new() }
     }
 
     /// Sets a field; an earlier unset of it is undone.
@@ -126,6 +134,32 @@ pub struct Options {
     pub base: Option<Base>,
     /// The id named by an earlier `OutcomeUnknown`: repeating a change with it makes one task, not two.
     pub repeat_of: Option<TaskId>,
+    /// After this moment it is not sent for the first time any more.
+    pub expires_at: Option<Timestamp>,
+    /// What must have ended before it may be sent.
+    pub depends_on: Vec<DependsOn>,
+    /// What becomes of it when something it waits for is dead or given up.
+    pub orphaned: Orphaned,
+    /// Changes of one call of `enqueue_many` with the same group are sent together or not at all.
+    pub group: Option<String>,
+    /// The app's own name for this change: a second one with it is the first one, also after that was applied, within the
+    /// journal's horizon.
+    pub dedup_key: Option<String>,
+    /// The app's own words for finding it again.
+    pub tags: BTreeSet<String>,
+    /// Not to be sent over a metered network.
+    pub unmetered_only: bool,
+    /// Rather not at all than twice.
+    pub at_most_once: bool,
+}
+
+/// What a change waits for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DependsOn {
+    /// Everything that is queued for this record now.
+    Entity(EntityKey),
+    /// This task.
+    Task(TaskId),
 }
 
 impl Change {
@@ -165,6 +199,17 @@ impl Change {
     /// Deletes the record.
     pub fn delete(entity_type: impl Into<String>, entity_id: impl Into<String>) -> Self {
         Self::new(Operation::Delete, entity_type, entity_id)
+    }
+
+    /// A named command about a record, with its arguments as fields. Never coalesced, and sent once.
+    pub fn action(
+        entity_type: impl Into<String>,
+        entity_id: impl Into<String>,
+        action: impl Into<String>,
+    ) -> Self {
+        let mut change = Self::new(Operation::Action, entity_type, entity_id);
+        change.intent.action = Some(action.into());
+        change
     }
 
     /// Sets a field.
@@ -232,6 +277,69 @@ impl Change {
         self
     }
 
+    /// Not to be sent for the first time after `moment`.
+    #[must_use]
+    pub fn expires_at(mut self, moment: Timestamp) -> Self {
+        self.options.expires_at = Some(moment);
+        self
+    }
+
+    /// Waits for everything that is queued for another record.
+    #[must_use]
+    pub fn depends_on(mut self, entity_type: impl Into<String>, entity_id: impl Into<String>) -> Self {
+        self.options.depends_on.push(DependsOn::Entity(EntityKey::new(entity_type, entity_id)));
+        self
+    }
+
+    /// Waits for another task.
+    #[must_use]
+    pub fn depends_on_task(mut self, task: TaskId) -> Self {
+        self.options.depends_on.push(DependsOn::Task(task));
+        self
+    }
+
+    /// What becomes of it when something it waits for is dead or given up.
+    #[must_use]
+    pub fn orphaned(mut self, orphaned: Orphaned) -> Self {
+        self.options.orphaned = orphaned;
+        self
+    }
+
+    /// Sent together with the other changes of its group, or not at all.
+    #[must_use]
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.options.group = Some(group.into());
+        self
+    }
+
+    /// The app's own name for this change, by which a repetition is known.
+    #[must_use]
+    pub fn dedup_key(mut self, key: impl Into<String>) -> Self {
+        self.options.dedup_key = Some(key.into());
+        self
+    }
+
+    /// A word for finding it again.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.options.tags.insert(tag.into());
+        self
+    }
+
+    /// Not to be sent over a metered network.
+    #[must_use]
+    pub fn unmetered_only(mut self) -> Self {
+        self.options.unmetered_only = true;
+        self
+    }
+
+    /// Rather not at all than twice: if its fate becomes unknown it waits for a decision instead of being sent again.
+    #[must_use]
+    pub fn at_most_once(mut self) -> Self {
+        self.options.at_most_once = true;
+        self
+    }
+
     /// Checks everything that can be checked without looking at the queue.
     ///
     /// # Errors
@@ -239,8 +347,32 @@ impl Change {
     pub fn check(&self, limits: &Limits) -> Result<(), InvalidChange> {
         check_name("entity type", &self.entity.entity_type, limits.name_bytes)?;
         check_name("entity id", &self.entity.entity_id, limits.name_bytes)?;
-        if let Some(lane) = &self.options.lane {
-            check_name("lane", lane, limits.name_bytes)?;
+        let options = &self.options;
+        for (what, name) in [
+            ("lane", &options.lane),
+            ("group", &options.group),
+            ("dedup key", &options.dedup_key),
+            ("name of the action", &self.intent.action),
+        ] {
+            if let Some(name) = name {
+                check_name(what, name, limits.name_bytes)?;
+            }
+        }
+        for tag in &options.tags {
+            check_name("tag", tag, limits.name_bytes)?;
+        }
+        if options.tags.len() > limits.tags {
+            return Err(InvalidChange::TooManyTags { tags: options.tags.len(), limit: limits.tags });
+        }
+        if options.depends_on.len() > limits.dependencies {
+            let (dependencies, limit) = (options.depends_on.len(), limits.dependencies);
+            return Err(InvalidChange::TooManyDependencies { dependencies, limit });
+        }
+        if !(-limits.priority..=limits.priority).contains(&options.priority) {
+            return Err(InvalidChange::PriorityOutOfRange {
+                priority: options.priority,
+                limit: limits.priority,
+            });
         }
         let depth = limits.value_depth;
         if let Some((name, _)) = self.intent.fields.0.iter().find(|(_, value)| value.is_deeper_than(depth)) {
@@ -251,10 +383,13 @@ impl Change {
         if bytes > limits.change_bytes {
             return Err(InvalidChange::TooLarge { bytes, limit: limits.change_bytes });
         }
+        if self.intent.action.is_some() != (self.intent.operation == Operation::Action) {
+            return Err(InvalidChange::ActionName);
+        }
         match self.intent.operation {
             Operation::Delete if !self.intent.touches_nothing() => Err(InvalidChange::DeleteWithFields),
             Operation::Update if self.intent.touches_nothing() => Err(InvalidChange::NothingToUpdate),
-            Operation::Create | Operation::Replace if !self.intent.unset.is_empty() => {
+            Operation::Create | Operation::Replace | Operation::Action if !self.intent.unset.is_empty() => {
                 Err(InvalidChange::UnsetOfWhole(self.intent.operation))
             }
             _ => Ok(()),
@@ -322,6 +457,35 @@ pub enum InvalidChange {
     /// A value that JSON cannot carry unchanged.
     #[error(transparent)]
     Value(#[from] ValueError),
+    /// An action has no name, or something else has one.
+    #[error("an action, and nothing else, needs the name of its command")]
+    ActionName,
+    /// More tags than one change may have.
+    #[error("the change has {tags} tags; at most {limit} are allowed")]
+    TooManyTags {
+        /// How many.
+        tags: usize,
+        /// The limit in force.
+        limit: usize,
+    },
+    /// More dependencies than one change may have.
+    #[error(
+        "the change depends on {dependencies} others; at most {limit} are allowed (put them into one lane instead)"
+    )]
+    TooManyDependencies {
+        /// How many.
+        dependencies: usize,
+        /// The limit in force.
+        limit: usize,
+    },
+    /// A priority that would drown all others.
+    #[error("the priority {priority} is out of range; it must be between -{limit} and {limit}")]
+    PriorityOutOfRange {
+        /// The priority asked for.
+        priority: i32,
+        /// The limit in force.
+        limit: i32,
+    },
     /// A delete carries fields.
     #[error("a delete carries no fields")]
     DeleteWithFields,

@@ -13,6 +13,8 @@ pub enum Coalesced {
     Merged(Intent),
     /// A create and its delete: neither is left.
     Annihilated,
+    /// The two stay two tasks: an action is never coalesced.
+    Apart,
 }
 
 /// Two changes that cannot follow each other.
@@ -31,10 +33,11 @@ pub enum Contradiction {
 /// # Errors
 /// [`Contradiction`] where the table has no sensible result.
 pub fn coalesce(queued: &Intent, new: &Intent) -> Result<Coalesced, Contradiction> {
-    use Operation::{Create, Delete, Replace, Update, Upsert};
+    use Operation::{Action, Create, Delete, Replace, Update, Upsert};
     let whole = |operation| Intent { operation, ..new.clone() };
     let merged = |operation| merge(queued, new, operation);
     Ok(Coalesced::Merged(match (queued.operation, new.operation) {
+        (Action, _) | (_, Action) => return Ok(Coalesced::Apart),
         (Create | Update | Upsert | Replace, Create) => return Err(Contradiction::AlreadyExists),
         (Create, Delete) => return Ok(Coalesced::Annihilated),
         (Create, Update | Upsert) => merged(Create),
@@ -90,7 +93,7 @@ mod tests {
             Operation::Delete => Fields::new(),
             _ => fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
         };
-        Intent { operation, fields, unset: Default::default() }
+        Intent { fields, ..Intent::new(operation) }
     }
 
     #[test]
@@ -100,8 +103,8 @@ mod tests {
         let both: &[_] = &[("a", 1), ("b", 2), ("c", 2)];
         let new: &[_] = &[("b", 2), ("c", 2)];
         let merged = |operation, fields| Ok(Coalesced::Merged(intent(operation, fields)));
-        let table: Vec<(Operation, [Result<Coalesced, Contradiction>; 5])> = alloc::vec![
-            // queued     create              update                 upsert                 replace               delete
+        let table: Vec<(Operation, [Result<Coalesced, Contradiction>; 6])> = alloc::vec![
+            // queued     create              update                 upsert                 replace               delete               action
             (
                 Create,
                 [
@@ -109,7 +112,8 @@ mod tests {
                     merged(Create, both),
                     merged(Create, both),
                     merged(Create, new),
-                    Ok(Coalesced::Annihilated)
+                    Ok(Coalesced::Annihilated),
+                    Ok(Coalesced::Apart)
                 ]
             ),
             (
@@ -119,7 +123,8 @@ mod tests {
                     merged(Update, both),
                     merged(Upsert, both),
                     merged(Replace, new),
-                    merged(Delete, &[])
+                    merged(Delete, &[]),
+                    Ok(Coalesced::Apart)
                 ]
             ),
             (
@@ -129,7 +134,8 @@ mod tests {
                     merged(Upsert, both),
                     merged(Upsert, both),
                     merged(Replace, new),
-                    merged(Delete, &[])
+                    merged(Delete, &[]),
+                    Ok(Coalesced::Apart)
                 ]
             ),
             (
@@ -139,7 +145,8 @@ mod tests {
                     merged(Replace, both),
                     merged(Replace, both),
                     merged(Replace, new),
-                    merged(Delete, &[])
+                    merged(Delete, &[]),
+                    Ok(Coalesced::Apart)
                 ]
             ),
             (
@@ -149,9 +156,11 @@ mod tests {
                     Err(EntityDeleted),
                     merged(Replace, new),
                     merged(Replace, new),
-                    merged(Delete, &[])
+                    merged(Delete, &[]),
+                    Ok(Coalesced::Apart)
                 ]
             ),
+            (Operation::Action, [const { Ok(Coalesced::Apart) }; 6]),
         ];
         for (queued, row) in table {
             for (operation, expected) in Operation::ALL.into_iter().zip(row) {

@@ -4,6 +4,7 @@
 
 use crate::conflict::Detector;
 use crate::merge::rule::{Rules, Strategy};
+use crate::model::Model;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use core::time::Duration;
@@ -25,6 +26,8 @@ pub struct Config {
     pub conflicts: ConflictConfig,
     /// What is read from the backend.
     pub pull: PullConfig,
+    /// What the app says of its record types and lanes.
+    pub model: Model,
 }
 
 /// What may be enqueued.
@@ -40,11 +43,29 @@ pub struct Limits {
     pub value_depth: usize,
     /// Longest reason kept of a failed attempt. Answers can be whole HTML pages.
     pub failure_message_chars: usize,
+    /// Longest answer of a backend kept with a dead letter. 2,000: a problem document with its list of fields.
+    pub answer_chars: usize,
+    /// Most tags of one change.
+    pub tags: usize,
+    /// Most dependencies of one change, those by declared references among them. 100: above any screen of an app; more
+    /// is what lanes are for.
+    pub dependencies: usize,
+    /// Highest priority, and with a minus the lowest. 1,000: a million places in the queue.
+    pub priority: i32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { name_bytes: 1024, change_bytes: 4 << 20, value_depth: 60, failure_message_chars: 500 }
+        Self {
+            name_bytes: 1024,
+            change_bytes: 4 << 20,
+            value_depth: 60,
+            failure_message_chars: 500,
+            answer_chars: 2_000,
+            tags: 32,
+            dependencies: 100,
+            priority: 1_000,
+        }
     }
 }
 

@@ -297,13 +297,17 @@ mod tests {
             claim_at: None,
             attempts: 0,
             conflict_rounds: 0,
-            last_failure: None,
+            history: Default::default(),
+            terms: Default::default(),
+            standing: Default::default(),
         }
     }
 
     #[test]
     fn a_refusal_whose_code_says_so_is_a_conflict_and_no_other() {
-        let refused = |code: &str| Outcome::Rejected(Rejection { code: code.into(), message: String::new() });
+        let refused = |code: &str| {
+            Outcome::Rejected(Rejection { code: code.into(), message: String::new(), answer: None })
+        };
         let rows = [
             (Outcome::Conflict { remote: None }, true),
             (refused("version_mismatch"), true),

@@ -4,7 +4,7 @@
 
 use crate::failure::FailureKind;
 use crate::id::{CallId, ConflictId, EntityKey, TaskId, Version};
-use crate::store::Counts;
+use crate::store::{Controls, Counts};
 use crate::task::Verdict;
 use alloc::string::String;
 use core::time::Duration;
@@ -136,6 +136,39 @@ pub enum Event {
         /// Why.
         why: FailureKind,
     },
+    /// A dead letter was taken up again.
+    Requeued {
+        /// The task.
+        task: TaskId,
+        /// The task that goes on in its place; the same when its key and bytes stay.
+        next: TaskId,
+    },
+    /// The app has asked to cancel a task of which nobody knows yet whether it took effect.
+    CancelRequested {
+        /// The task.
+        task: TaskId,
+    },
+    /// The backend gave a record another id than the app did.
+    IdLearned {
+        /// The record, by the app's id.
+        entity: EntityKey,
+        /// The backend's id.
+        server_id: String,
+    },
+    /// What waits for a person has become more or less.
+    NeedsAttention {
+        /// Dead letters.
+        dead: u64,
+        /// Conflicts that wait for a decision.
+        conflicts: u64,
+    },
+    /// The queue of another identity is open now.
+    IdentitySwitched {
+        /// Whose; `None` is the one for apps without accounts.
+        identity: Option<String>,
+    },
+    /// What is paused has changed.
+    ControlsChanged(Controls),
     /// Sending pauses for all tasks.
     GateClosed {
         /// Why.
@@ -183,6 +216,10 @@ pub struct Report {
     pub dead: u64,
     /// Tasks that turned out to change nothing.
     pub unchanged: u64,
+    /// Tasks that ended unsent because their time was over.
+    pub expired: u64,
+    /// Tasks that were cancelled before they took effect.
+    pub cancelled: u64,
     /// Attempts of tasks that ended without a verdict and will be repeated.
     pub retries: u64,
     /// Calls made.

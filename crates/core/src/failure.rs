@@ -47,11 +47,15 @@ pub enum FailureKind {
     FateUnknown,
     /// We stopped it ourselves: shutdown or deadline.
     Cancelled,
+    /// A queued change of a type or payload format that this program does not know.
+    UnknownKind,
+    /// Something the task waits for is dead or was given up.
+    Orphaned,
 }
 
 impl FailureKind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Unreachable,
         Self::Intercepted,
         Self::Transient,
@@ -69,6 +73,8 @@ impl FailureKind {
         Self::Damaged,
         Self::FateUnknown,
         Self::Cancelled,
+        Self::UnknownKind,
+        Self::Orphaned,
     ];
 
     /// The word shown and stored.
@@ -91,6 +97,8 @@ impl FailureKind {
             Self::Damaged => "damaged",
             Self::FateUnknown => "fate_unknown",
             Self::Cancelled => "cancelled",
+            Self::UnknownKind => "unknown_kind",
+            Self::Orphaned => "orphaned",
         }
     }
 }
@@ -117,6 +125,8 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// For people: a reason without field values or credentials.
     pub message: String,
+    /// What the backend answered, as far as it can be shown.
+    pub answer: Option<String>,
     /// What was underneath.
     pub source: Option<Box<dyn core::error::Error + Send + Sync>>,
 }
@@ -124,13 +134,20 @@ pub struct Failure {
 impl Failure {
     /// A failure without a wait or a cause.
     pub fn new(kind: FailureKind, delivery: Delivery, message: impl Into<String>) -> Self {
-        Self { kind, delivery, retry_after: None, message: message.into(), source: None }
+        Self { kind, delivery, retry_after: None, message: message.into(), answer: None, source: None }
     }
 
     /// Adds how long the backend asked us to wait.
     #[must_use]
     pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
         self.retry_after = wait;
+        self
+    }
+
+    /// Adds what the backend answered.
+    #[must_use]
+    pub fn answered(mut self, answer: Option<String>) -> Self {
+        self.answer = answer;
         self
     }
 

@@ -9,14 +9,16 @@
 //! length (G14). Time, entropy and storage are arguments; this module knows no thread, no socket, no clock.
 //! Tests: the simulator of `landfall-testkit`, its `tests/machine.rs` and `tests/interleavings.rs`.
 
-use crate::adapter::{CallContext, Capabilities, PullRequest, PushBatch};
+use crate::adapter::{CallContext, Capabilities, Permit, PullRequest, PushBatch};
+use crate::change::Operation;
 use crate::config::Config;
 use crate::entity::StoredEntity;
 use crate::event::{Event, Origin, Report};
 use crate::failure::FailureKind;
 use crate::id::{CallId, ClientId, EntityKey, Entropy, Fence, IdempotencyKey, TaskId, Version};
+use crate::model::{self, WhenDead};
 use crate::patch;
-use crate::store::{Replica, StoreError, StoreTx};
+use crate::store::{Controls, Replica, StoreError, StoreTx};
 use crate::task::{FailureNote, JournalEntry, StateKind, Task, TaskState, Verdict};
 use crate::time::{Hlc, Mono, Now, Timestamp};
 use alloc::collections::BTreeMap;
@@ -25,16 +27,28 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+mod depend;
 mod enqueue;
+mod incoming;
+mod lapse;
 mod lease;
+mod line;
+mod manage;
+mod names;
 mod pull;
 mod push;
 mod remote;
 mod resolve;
+mod restore;
 mod session;
 
+pub(crate) use line::passed_by;
+
 pub use enqueue::{EnqueueError, Enqueued, Receipt};
+pub use incoming::TakenIn;
 pub use lease::Leadership;
+pub use manage::{Cancelled, Scope, TaskError};
+pub use restore::RestoreError;
 pub use session::{Directions, SessionEnd};
 
 /// The decision maker of one opened store. A clone is for whoever must look at a step twice, such as a simulator.
@@ -42,6 +56,10 @@ pub use session::{Directions, SessionEnd};
 pub struct Machine {
     config: Arc<Config>,
     capabilities: Capabilities,
+    /// Whose queue it is.
+    identity: Option<Arc<str>>,
+    /// Withdrawn when the queue changes hands.
+    permit: Permit,
     state: State,
 }
 
@@ -68,6 +86,18 @@ struct State {
     pull: pull::Pulling,
     /// The wall clock at the last step; `None` until the first one of this opening.
     last_wall: Option<Timestamp>,
+    /// Whether everything is paused, as this step has read it.
+    paused: bool,
+    /// Whether the network is metered, as far as we were told.
+    metered: bool,
+    /// When the next task ends unsent; `None` until that was looked up.
+    next_lapse: Option<Option<Timestamp>>,
+    /// Dead letters and conflicts that wait, as last told.
+    attention: (u64, u64),
+    /// Whether what is held was looked at in a session of this opening: what held it before may be over.
+    knows_held: bool,
+    /// Whether there is more to claim than one step would look at.
+    more_to_claim: bool,
     /// When something will have to be done without any new input.
     wakeup: Option<Mono>,
 }
@@ -85,6 +115,7 @@ struct Sent {
     task: TaskId,
     key: IdempotencyKey,
     payload: Arc<str>,
+    group: Option<Arc<str>>,
 }
 
 /// Whether anything may be sent at all.
@@ -160,12 +191,24 @@ pub struct Step {
     entropy: Entropy,
     config: Arc<Config>,
     capabilities: Capabilities,
+    identity: Option<Arc<str>>,
+    permit: Permit,
     state: State,
     effects: Vec<Effect>,
     /// While a stream of changes is taken: one event tells of all of them.
     hushed: bool,
     replica: Option<Replica>,
     replica_changed: bool,
+    /// Counts tasks that left the queue or became dead letters in this step: rows read before may be old.
+    ends: u64,
+    /// Changes that were made under the backend's name of a record and go on under the app's.
+    moving: Vec<Task>,
+    /// Whether the backend gives records ids of its own, once that was looked up.
+    server_ids: Option<bool>,
+    /// Records under the backend's name of which a task has ended in this step, and the version that it took effect on.
+    twins: Vec<(EntityKey, Option<Version>)>,
+    /// What is paused, once that was looked up.
+    controls: Option<Controls>,
     /// Counts the conflicts of this step, so that each gets a name of its own.
     conflicts_made: u32,
     /// How a record is marked that is heard of beside a reading of the feed, once that was looked up.
@@ -210,12 +253,40 @@ impl Machine {
             session: None,
             pull: pull::Pulling::default(),
             last_wall: None,
+            paused: false,
+            metered: false,
+            next_lapse: None,
+            attention: (0, 0),
+            knows_held: false,
+            more_to_claim: false,
             wakeup: None,
         };
         // Jitter must differ between replicas, so the seed is mixed with the replica's own id.
         let mut config = config;
         config.retry.seed ^= replica.client_id.0.as_u64_pair().1;
-        Ok(Self { config: Arc::new(config), capabilities, state })
+        Ok(Self { config: Arc::new(config), capabilities, identity: None, permit: Permit::default(), state })
+    }
+
+    /// Says whose queue it is: every call carries the name, and only this account's credentials may go with it (G16).
+    #[must_use]
+    pub fn for_identity(mut self, identity: Option<&str>) -> Self {
+        self.identity = identity.map(Arc::from);
+        self
+    }
+
+    /// Takes over what `old` knew of the world outside, and goes on counting calls where it has stopped, so that a late
+    /// answer to one of its calls is never taken for the answer to one of ours.
+    pub fn follow(&mut self, old: &Self) {
+        self.state.next_call = self.state.next_call.max(old.state.next_call);
+        self.state.metered = old.state.metered;
+        if self.identity == old.identity && !old.permit.is_withdrawn() {
+            self.permit = old.permit.clone();
+        }
+    }
+
+    /// Forbids every call that was handed out and has not left yet: the queue changes hands.
+    pub fn withdraw_permits(&self) {
+        self.permit.withdraw();
     }
 
     /// Begins a step at `now`.
@@ -225,11 +296,18 @@ impl Machine {
             entropy,
             config: Arc::clone(&self.config),
             capabilities: self.capabilities.clone(),
+            identity: self.identity.clone(),
+            permit: self.permit.clone(),
             state: self.state.clone(),
             effects: Vec::new(),
             hushed: false,
             replica: None,
             replica_changed: false,
+            ends: 0,
+            moving: Vec::new(),
+            server_ids: None,
+            twins: Vec::new(),
+            controls: None,
             conflicts_made: 0,
             heard_mark: None,
         }
@@ -249,6 +327,11 @@ impl Machine {
     /// Whether we hold the lease, as far as we know.
     pub fn leads(&self) -> bool {
         self.state.lease.is_some()
+    }
+
+    /// Whether the network is metered, as far as we were told.
+    pub fn is_metered(&self) -> bool {
+        self.state.metered
     }
 
     /// Whether a run of `sync` is under way.
@@ -275,11 +358,19 @@ impl Step {
     pub fn finish(&mut self, tx: &mut dyn StoreTx) -> Result<(), StoreError> {
         self.open_gate_if_due();
         self.forgive_jumps(tx)?;
+        self.end_lapsed(tx)?;
+        self.state.paused = self.state.session.is_some() && self.controls(tx)?.all;
+        if self.state.session.is_some() && !core::mem::replace(&mut self.state.knows_held, true) {
+            self.let_held_go(tx)?;
+        }
+        self.leave_twins(tx)?;
         self.plan(tx)?;
+        self.leave_twins(tx)?;
         self.plan_pull(tx)?;
         self.plan_fetches(tx)?;
         self.end_session_if_done(tx)?;
         self.renew_lease(tx)?;
+        self.call_for_attention(tx)?;
         self.schedule_wakeup(tx)?;
         if self.replica_changed {
             if let Some(replica) = &self.replica {
@@ -370,7 +461,8 @@ impl Step {
         Ok(clock)
     }
 
-    /// Removes a task through the journal and lets what waited for it go on. Gives back the next task of the record.
+    /// Removes a task through the journal and lets what waited for it go on. Gives back the task that is the first of its
+    /// record now.
     fn settle(
         &mut self,
         tx: &mut dyn StoreTx,
@@ -378,9 +470,29 @@ impl Step {
         verdict: Verdict,
         version: Option<Version>,
     ) -> Result<Option<Task>, StoreError> {
+        self.end(tx, task, verdict, version, None)?;
+        let first = self.promote(tx, &task.entity, task.lane.as_deref())?;
+        if let Some(group) = &task.terms.group {
+            if let Some(rest) = tx.tasks_of_group(group)?.tasks.first() {
+                self.make_claimable(tx, rest)?;
+            }
+        }
+        self.left(tx, task, verdict, None)?;
+        Ok(first)
+    }
+
+    /// Writes a task's end into the journal; `became` is the task that goes on in its place.
+    fn end(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        task: &Task,
+        verdict: Verdict,
+        version: Option<Version>,
+        became: Option<TaskId>,
+    ) -> Result<(), StoreError> {
         let payload = match &task.frozen {
             Some(frozen) => Arc::clone(&frozen.payload),
-            None => push::encode(task, None, None).into(),
+            None => push::encode(task, &task.entity, &task.intent.fields, None, None).into(),
         };
         let entry = JournalEntry {
             task_id: task.id,
@@ -390,49 +502,30 @@ impl Step {
             version: version.clone(),
             at: self.now.wall,
             payload,
+            became,
         };
         tx.settle_task(task, &entry)?;
+        self.ends += 1;
+        if self.has_server_ids(tx)? && tx.local_id(&task.entity)?.is_some() {
+            let applied = matches!(verdict, Verdict::Applied | Verdict::Duplicate);
+            let made_on =
+                task.frozen.as_ref().filter(|_| applied).and_then(|frozen| frozen.base_version.clone());
+            self.twins.push((task.entity.clone(), made_on));
+        }
         self.emit(Event::Settled { task: task.id, entity: task.entity.clone(), verdict, version });
         self.count(|report| match verdict {
             Verdict::Applied => report.applied += 1,
             Verdict::Duplicate => report.duplicates += 1,
             Verdict::NoChange | Verdict::ResolvedToRemote => report.unchanged += 1,
-            Verdict::Annihilated | Verdict::Rebased | Verdict::Discarded | Verdict::Forked => {}
+            Verdict::Expired => report.expired += 1,
+            Verdict::Cancelled => report.cancelled += 1,
+            Verdict::Annihilated
+            | Verdict::Rebased
+            | Verdict::Requeued
+            | Verdict::Discarded
+            | Verdict::Forked => {}
         });
-        self.promote(tx, &task.entity, task.lane.as_deref(), task.seq)
-    }
-
-    /// Lets the next task of the entity and of the lane be claimed, if nothing else is before it (G4). Gives back that
-    /// of the entity.
-    fn promote(
-        &mut self,
-        tx: &mut dyn StoreTx,
-        entity: &EntityKey,
-        lane: Option<&str>,
-        seq: u64,
-    ) -> Result<Option<Task>, StoreError> {
-        let next_of_entity = self.readable(tx.next_of_entity(entity, seq))?;
-        let next_of_lane = match lane {
-            Some(lane) => self.readable(tx.next_of_lane(lane, seq))?,
-            None => None,
-        };
-        for task in next_of_entity.iter().chain(&next_of_lane) {
-            let due = task.due();
-            if task.claim_at.is_none() && due.is_some() && self.is_first(tx, task)? {
-                tx.put_task(&Task { claim_at: due, ..task.clone() })?;
-            }
-        }
-        Ok(next_of_entity)
-    }
-
-    /// Whether no earlier task has the same record or the same named lane.
-    fn is_first(&mut self, tx: &dyn StoreTx, task: &Task) -> Result<bool, StoreError> {
-        let first = self.readable(tx.next_of_entity(&task.entity, 0))?;
-        if first.is_none_or(|first| first.id != task.id) {
-            return Ok(false);
-        }
-        let Some(lane) = &task.lane else { return Ok(true) };
-        Ok(self.readable(tx.next_of_lane(lane, 0))?.is_some_and(|first| first.id == task.id))
+        Ok(())
     }
 
     /// A damaged row blocks what is behind it but fails nothing else; it is quarantined when it is claimed or listed.
@@ -480,9 +573,12 @@ impl Step {
         let mut view = entity.base.as_ref().map(|base| base.body.clone());
         let mut after = 0;
         while let Some(task) = self.readable(tx.next_of_entity(&entity.key, after))? {
+            after = task.seq;
+            if task.intent.operation == Operation::Action {
+                continue;
+            }
             let proposal = self.open_conflict(tx, &task)?.and_then(|open| open.proposal);
             view = Some(proposal.unwrap_or_else(|| patch::apply(&task.intent, view.as_ref())));
-            after = task.seq;
         }
         match view {
             Some(view) => self.show(entity, view, origin),
@@ -491,24 +587,95 @@ impl Step {
         Ok(())
     }
 
-    /// Makes a task a dead letter. It stays in its place and blocks its lane until somebody decides (G2, G5).
+    /// Makes a task a dead letter. It stays in its place, and until somebody decides it blocks its lane or is passed over,
+    /// as the app said (G2, G5).
     fn bury(&mut self, tx: &mut dyn StoreTx, mut task: Task, note: FailureNote) -> Result<(), StoreError> {
         let why = note.kind;
+        if task.standing.cancelling && never_takes_effect(&task, &note) {
+            return self.give_up_together(tx, &task, Verdict::Cancelled);
+        }
         if matches!(why, FailureKind::Rejected | FailureKind::Forbidden) {
             task.attempts = task.attempts.saturating_add(1);
         }
+        self.ends += 1;
         task.become_state(TaskState::Dead { why });
         task.claim_at = None;
-        task.last_failure = Some(note);
+        task.history.push(note);
+        task.standing.held = false;
+        task.standing.passed_over = self.when_dead(&task) != WhenDead::Block;
         tx.put_task(&task)?;
         self.count(|report| report.dead += 1);
-        self.emit(Event::Died { task: task.id, entity: task.entity, why });
+        self.emit(Event::Died { task: task.id, entity: task.entity.clone(), why });
+        self.died(tx, &task)?;
+        if !remote::fate_is_open(&task) { self.take_staged(tx, &task.entity) } else { Ok(()) }
+    }
+
+    /// Gives up a task that certainly has no effect, and the rest of its group: they only ever left together, so nothing
+    /// of any request that left has taken effect either, nor ever will.
+    fn give_up_together(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        task: &Task,
+        verdict: Verdict,
+    ) -> Result<(), StoreError> {
+        for member in self.with_group(tx, task.clone())? {
+            // The end of one may have been the end of another.
+            if let Some(member) = self.readable(tx.task(member.id))? {
+                self.give_up(tx, &member, verdict)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a task that has not taken effect, and lets the app see its record without it.
+    fn give_up(&mut self, tx: &mut dyn StoreTx, task: &Task, verdict: Verdict) -> Result<(), StoreError> {
+        self.settle(tx, task, verdict, None)?;
+        let mut entity = self.entity(tx, &task.entity)?;
+        match entity.staged.take() {
+            Some(staged) if self.is_fate_open(tx, &task.entity)? => entity.staged = Some(staged),
+            Some(staged) => self.rebase_queue(tx, &mut entity, staged)?,
+            None => {}
+        }
+        self.lay_over(tx, &mut entity, Origin::App)?;
+        tx.put_entity(&entity)?;
+        self.create_given_up(tx, task)
+    }
+
+    /// What waits for a person has become more or less.
+    fn call_for_attention(&mut self, tx: &dyn StoreTx) -> Result<(), StoreError> {
+        let counts = tx.counts()?;
+        let (dead, conflicts) = (counts.dead, counts.conflict);
+        if self.state.attention != (dead, conflicts) {
+            self.state.attention = (dead, conflicts);
+            self.emit(Event::NeedsAttention { dead, conflicts });
+        }
         Ok(())
     }
 
     fn note(&self, kind: FailureKind, code: Option<String>, message: &str) -> FailureNote {
         let message = message.chars().take(self.config.limits.failure_message_chars).collect();
-        FailureNote { kind, code, message, at: self.now.wall }
+        FailureNote { kind, code, message, answer: None, at: self.now.wall }
+    }
+
+    /// Likewise, with the backend's answer; what is marked sensitive in the task is in neither.
+    fn note_of(
+        &self,
+        task: &Task,
+        kind: FailureKind,
+        code: Option<String>,
+        message: &str,
+        answer: &Option<String>,
+    ) -> FailureNote {
+        let secrets = self.config.model.secrets(&task.entity.entity_type, &task.intent.fields);
+        let cut = |text: &str, chars| model::without(text, &secrets).chars().take(chars).collect();
+        let limits = &self.config.limits;
+        FailureNote {
+            kind,
+            code: code.map(|code| cut(&code, limits.failure_message_chars)),
+            message: cut(message, limits.failure_message_chars),
+            answer: answer.as_deref().map(|answer| cut(answer, limits.answer_chars)),
+            at: self.now.wall,
+        }
     }
 
     fn close_gate(&mut self, why: FailureKind, message: String, wait: Duration) {
@@ -564,6 +731,14 @@ impl Step {
         self.replica.as_ref().filter(|_| self.replica_changed).map(|replica| replica.clock)
     }
 
+    /// Makes sure that this step leaves a trace by which its commit can be recognised: a new hybrid logical time.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn leave_trace(&mut self, tx: &dyn StoreTx) -> Result<(), StoreError> {
+        self.tick(tx).map(drop)
+    }
+
     /// Removes what the journal and the settled conflicts need not remember any longer; `true` when there may be more. For quiet moments.
     ///
     /// # Errors
@@ -573,9 +748,10 @@ impl Step {
         let before = Timestamp(self.now.wall.0.saturating_sub(horizon));
         let limit = self.config.journal.prune_batch;
         let forgotten = tx.prune_journal(before, limit)?;
+        let keys = tx.prune_deduplicated(before, limit)?;
         let horizon = i64::try_from(self.config.conflicts.horizon.as_millis()).unwrap_or(i64::MAX);
         let before = Timestamp(self.now.wall.0.saturating_sub(horizon));
-        Ok(tx.prune_conflicts(before, limit)? == limit || forgotten == limit)
+        Ok(tx.prune_conflicts(before, limit)? == limit || forgotten == limit || keys == limit)
     }
 
     /// Time has passed. [`finish`](Self::finish) does all there is to do.
@@ -608,6 +784,8 @@ impl Step {
                     TaskState::Unknown { retry_at: stored } if stored > latest => {
                         task.state = TaskState::Unknown { retry_at };
                     }
+                    // Only another one of its group was to wait so long.
+                    _ if task.terms.group.is_some() && task.due().is_some_and(|due| due <= latest) => {}
                     _ => continue,
                 }
                 task.claim_at = task.due();
@@ -653,6 +831,14 @@ impl Step {
                 sooner(self.now.mono.after(RIVAL_CHECK));
             }
         }
+        if let Some(lapse) = self.state.next_lapse.flatten() {
+            // A clock that jumped must not hide that a time is over.
+            let wait = self.now.wall.until(lapse).min(self.config.retry.cap);
+            sooner(self.now.mono.after(wait.max(Duration::from_millis(1))));
+        }
+        if self.state.more_to_claim {
+            sooner(self.now.mono);
+        }
         self.state.wakeup = wakeup;
         Ok(())
     }
@@ -672,6 +858,28 @@ impl Step {
 
 /// How often a session that waits for another process looks whether that one is done. Costs one read.
 const RIVAL_CHECK: Duration = Duration::from_millis(200);
+
+/// Whether a note on its end proves that the task has no effect and never will: it never left, or the backend has
+/// refused it under its key, and refuses every copy of it.
+fn never_takes_effect(task: &Task, note: &FailureNote) -> bool {
+    task.frozen.is_none() || is_verdict(note)
+}
+
+/// Whether the backend has refused this very task, and so keeps the refusal under its key.
+fn is_verdict(note: &FailureNote) -> bool {
+    note.kind == FailureKind::Rejected && note.code.is_some()
+}
+
+/// Whether it is proven that a queued task has no effect and that no copy of it will ever have one.
+fn is_without_effect(task: &Task) -> bool {
+    let never_left = task.frozen.as_ref().is_none_or(|frozen| frozen.sends == 0);
+    match task.state {
+        TaskState::InFlight { .. } | TaskState::Unknown { .. } => false,
+        TaskState::Pending { .. } => never_left,
+        TaskState::Conflict => true,
+        TaskState::Dead { .. } => never_left || task.history.last().is_some_and(is_verdict),
+    }
+}
 
 /// Every task in `state`, page by page, in order.
 fn for_each_in_state(

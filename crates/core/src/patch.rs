@@ -11,6 +11,9 @@ use crate::value::Fields;
 /// An update of a deleted record leaves it deleted: whether the edit or the deletion wins is a conflict's business.
 pub fn apply(intent: &Intent, before: Option<&Body>) -> Body {
     let start = match (intent.operation, before) {
+        // What a command does is the backend's to know.
+        (Operation::Action, Some(before)) => return before.clone(),
+        (Operation::Action, None) => return Body::Live(Fields::new()),
         (Operation::Delete, _) | (Operation::Update, Some(Body::Deleted)) => return Body::Deleted,
         (Operation::Create | Operation::Replace, _) => Fields::new(),
         (Operation::Update | Operation::Upsert, Some(Body::Live(fields))) => fields.clone(),
@@ -50,7 +53,7 @@ pub fn confirmed(intent: &Intent, base: Option<&Base>, version: Option<crate::id
     let body = apply(intent, base.map(|base| &base.body));
     let complete = match intent.operation {
         Operation::Create | Operation::Replace | Operation::Delete => true,
-        Operation::Update | Operation::Upsert => base.is_some_and(|base| base.complete),
+        Operation::Update | Operation::Upsert | Operation::Action => base.is_some_and(|base| base.complete),
     };
     Base { body, version, complete }
 }

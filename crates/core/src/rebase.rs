@@ -141,7 +141,7 @@ pub(crate) fn base_fields<'a>(made_on: Option<&'a Base>, intent: &'a Intent) -> 
             // Whoever makes a record says that there was none.
             Operation::Create => BaseFields::Whole(&NONE),
             Operation::Replace | Operation::Delete => BaseFields::Nothing,
-            Operation::Update | Operation::Upsert => {
+            Operation::Update | Operation::Upsert | Operation::Action => {
                 BaseFields::Partial { fields: &NONE, unset: &intent.unset }
             }
         },

@@ -3,6 +3,7 @@
 //! A store keeps rows and keeps them apart; it decides nothing. Every implementation must pass the public store suite
 //! of `landfall-testkit`, which is the definition of this trait. Dropping a transaction rolls it back.
 
+use crate::change::Change;
 use crate::conflict::ConflictRecord;
 use crate::entity::StoredEntity;
 use crate::id::{ClientId, ConflictId, Cursor, EntityKey, Fence, ServerId, TaskId};
@@ -25,7 +26,8 @@ pub trait Store: fmt::Debug + Send {
     /// [`StoreError::Busy`] when another process holds the store for too long; others when it cannot be used.
     fn begin(&mut self) -> Result<Box<dyn StoreTx + '_>, StoreError>;
 
-    /// A second way in for readers beside the writer, if the store has one.
+    /// A second way in for readers beside the writer, if the store has one. It reads the queue that is open now, also
+    /// after another was opened.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -39,6 +41,34 @@ pub trait Store: fmt::Debug + Send {
     /// # Errors
     /// When the store cannot be opened again.
     fn reopen(&mut self) -> Result<(), StoreError>;
+
+    /// Whose queue is open; `None` is the one for apps without accounts.
+    fn identity(&self) -> Option<&str> {
+        None
+    }
+
+    /// Opens the queue of another identity, and makes it if there is none. The queues of one store know nothing of each
+    /// other: every question and every write is about the open one, with its own replica, counts, records, journal and
+    /// place in the change feed (G16). A name has 1 to 1,024 bytes. After an error the queue that was open is still open;
+    /// [`reopen`](Store::reopen) opens it again.
+    ///
+    /// # Errors
+    /// [`StoreError::Misuse`] when this store keeps only one queue, or the name is empty or too long.
+    fn switch_identity(&mut self, identity: Option<&str>) -> Result<(), StoreError> {
+        match identity {
+            None => Ok(()),
+            Some(_) => Err(StoreError::Misuse("this store keeps the queue of one identity only".into())),
+        }
+    }
+
+    /// Every identity that has a queue here, and how much waits in it. The one without a name comes first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn identities(&mut self) -> Result<Vec<(Option<String>, Counts)>, StoreError> {
+        let counts = self.begin()?.counts()?;
+        Ok(alloc::vec![(None, counts)])
+    }
 
     /// Work that can wait until nothing else is to do, such as moving a write-ahead log into the main file.
     ///
@@ -77,9 +107,22 @@ pub trait StoreRead {
     fn last_of_entity(&self, entity: &EntityKey) -> Result<Option<Task>, StoreError>;
     /// The task of `entity` with the least position greater than `after` (0: the first).
     fn next_of_entity(&self, entity: &EntityKey, after: u64) -> Result<Option<Task>, StoreError>;
-    /// The task in the named lane with the least position greater than `after` (0: the first).
+    /// Likewise of those that are not passed over ([`Standing`](crate::task::Standing)).
+    fn next_in_line(&self, entity: &EntityKey, after: u64) -> Result<Option<Task>, StoreError>;
+    /// The task in the named lane with the least position greater than `after` (0: the first) that is not passed over.
     fn next_of_lane(&self, lane: &str, after: u64) -> Result<Option<Task>, StoreError>;
-    /// Up to `limit` tasks whose `claim_at` is not after `now`: higher priority first, then older first. A `claim_at`
+    /// The tasks of a group, in order of position.
+    fn tasks_of_group(&self, group: &str) -> Result<Page, StoreError>;
+    /// Up to `limit` tasks that wait for `parent`, with a position greater than `after`, in order of position.
+    fn waiting_for(&self, parent: TaskId, after: u64, limit: usize) -> Result<Page, StoreError>;
+    /// Up to `limit` tasks that are held, with a position greater than `after`, in order of position.
+    fn held_after(&self, after: u64, limit: usize) -> Result<Page, StoreError>;
+    /// Up to `limit` tasks that end unsent at `now` or before ([`Task::lapses_at`]), the earliest first.
+    fn lapsed(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError>;
+    /// The least [`Task::lapses_at`] of all tasks.
+    fn next_lapse(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// Up to `limit` tasks whose `claim_at` is not after `now`, by [`Task::rank`], the least first, and of the same rank
+    /// by position. A `claim_at`
     /// of [`Timestamp::ALWAYS`] or less is due whatever the clock says, a clock before 1970 included. Tasks that
     /// became due by waiting may be few or many, so a store may look at no more than `limit` of them and `limit` of
     /// the others. Its cost must not grow with the queue.
@@ -105,6 +148,20 @@ pub trait StoreRead {
     ) -> Result<EntityPage, StoreError>;
     /// How a task ended.
     fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError>;
+    /// Up to `limit` ended tasks, the last first: by moment, and of the same moment by the order in which they were
+    /// settled. With `before` only those behind it, and nothing when it is not known. Damaged rows met on the way are
+    /// named apart and do not count, so that the next page always begins behind the last entry of this one.
+    fn journal_entries(&self, before: Option<TaskId>, limit: usize) -> Result<JournalPage, StoreError>;
+    /// The task of the first change with this key of the app's, if it is remembered.
+    fn deduplicated(&self, key: &str) -> Result<Option<TaskId>, StoreError>;
+    /// The backend's id of a record, if it gave one of its own.
+    fn server_id(&self, key: &EntityKey) -> Result<Option<String>, StoreError>;
+    /// The app's id of a record that the backend names like `key`, if the app gave it another.
+    fn local_id(&self, key: &EntityKey) -> Result<Option<String>, StoreError>;
+    /// Whether the backend ever gave a record an id of its own.
+    fn knows_server_ids(&self) -> Result<bool, StoreError>;
+    /// What is paused; `None` before [`StoreTx::put_controls`] was first committed.
+    fn controls(&self) -> Result<Option<Controls>, StoreError>;
     /// One conflict by its name. [`StoreError::Damaged`] if its row fails its checksum.
     fn conflict(&self, id: ConflictId) -> Result<Option<ConflictRecord>, StoreError>;
     /// Up to `limit` conflicts, the last kept first. Damaged rows met on the way are named apart and do not count, so
@@ -124,19 +181,32 @@ pub trait StoreTx: StoreRead {
     /// Writes who drains the queue.
     fn put_lease(&mut self, lease: &Lease) -> Result<(), StoreError>;
     /// The position for a new task: at least 1, greater than that of every task in the queue and than every position
-    /// given out before in this transaction.
+    /// given out before in this transaction. The queue of an identity need not begin near 1, and has positions of its own.
     fn next_seq(&mut self) -> Result<u64, StoreError>;
     /// Writes a task, new or known by its id, and keeps [`StoreRead::counts`] true. [`StoreError::Misuse`] when its
-    /// position is that of another task.
+    /// position is that of another task or of another queue.
     fn put_task(&mut self, task: &Task) -> Result<(), StoreError>;
     /// Removes a task and writes its end into the journal: the only way out of the queue. [`StoreError::Misuse`] when
     /// the task is not there or the entry names another.
     fn settle_task(&mut self, task: &Task, entry: &JournalEntry) -> Result<(), StoreError>;
-    /// Takes a damaged row out of the running: it is kept as it is, counted as dead, never claimed, and still reported
-    /// as damaged. Done twice it is the same; [`StoreError::Misuse`] when the row is not damaged.
+    /// Takes a damaged row out of the running: it is kept as it is, counted as dead, never claimed, held nor lapsed,
+    /// and still reported as damaged. Done twice it is the same; [`StoreError::Misuse`] when the row is not damaged.
     fn quarantine(&mut self, row: &DamagedRow) -> Result<(), StoreError>;
     /// Writes what is known of a record.
     fn put_entity(&mut self, entity: &StoredEntity) -> Result<(), StoreError>;
+    /// Forgets what is known of a record; nothing when nothing was.
+    fn remove_entity(&mut self, key: &EntityKey) -> Result<(), StoreError>;
+    /// Forgets up to `limit` records, conflicts, ids of the backend and notes of what could not be taken in, together and
+    /// damaged ones too; returns how many went. When none is left, how far the feed was read is forgotten as well. Tasks,
+    /// journal, keys and what is paused stay.
+    fn forget_records(&mut self, limit: usize) -> Result<usize, StoreError>;
+    /// Remembers the backend's id of a record; the same one again is the same. [`StoreError::Misuse`] when it is already
+    /// that of another record, or the record has another.
+    fn put_server_id(&mut self, key: &EntityKey, server_id: &str) -> Result<(), StoreError>;
+    /// Remembers which task a key of the app's led to. [`StoreError::Misuse`] when it is already remembered.
+    fn put_deduplicated(&mut self, key: &str, task: TaskId, at: Timestamp) -> Result<(), StoreError>;
+    /// Writes what is paused.
+    fn put_controls(&mut self, controls: &Controls) -> Result<(), StoreError>;
     /// Keeps a conflict, new or known by its name; a known one stays in its place in the order. [`StoreError::Misuse`]
     /// when it was of another record before, or its remote state is.
     fn put_conflict(&mut self, conflict: &ConflictRecord) -> Result<(), StoreError>;
@@ -147,8 +217,25 @@ pub trait StoreTx: StoreRead {
     /// Removes up to `limit` settled conflicts older than `before`; returns how many went. One that waits stays, and so
     /// does a damaged one, of which nobody knows.
     fn prune_conflicts(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    /// Forgets up to `limit` keys of the app's that are older than `before` and whose task is neither in the queue nor in
+    /// the journal, the oldest first; returns how many went. A damaged one stays.
+    fn prune_deduplicated(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
     /// Removes up to `limit` journal entries older than `before`; returns how many went.
     fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    /// Up to `limit` changes that something else than the engine has left in this store, the oldest first, without those
+    /// that were refused. Most stores have none.
+    fn incoming(&mut self, limit: usize) -> Result<Vec<Incoming>, StoreError> {
+        let _ = limit;
+        Ok(Vec::new())
+    }
+    /// Such a change was taken.
+    fn remove_incoming(&mut self, place: u64) -> Result<(), StoreError> {
+        Err(StoreError::Misuse(alloc::format!("there is no change left at place {place}")))
+    }
+    /// Such a change cannot be taken: it is kept, with the reason, and not handed out again.
+    fn refuse_incoming(&mut self, place: u64, why: &str) -> Result<(), StoreError> {
+        Err(StoreError::Misuse(alloc::format!("there is no change left at place {place} to refuse: {why}")))
+    }
     /// Marks a point to which [`rollback_to`](StoreTx::rollback_to) can return. Points nest.
     fn savepoint(&mut self) -> Result<Savepoint, StoreError>;
     /// Undoes everything since `point`, and forgets the points made since; earlier work of the transaction stays, and
@@ -162,6 +249,15 @@ pub trait StoreTx: StoreRead {
     /// # Errors
     /// After an error nobody knows whether the transaction is durable: call [`Store::reopen`] and look.
     fn commit(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// A change that something else than the engine has left in the store.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Incoming {
+    /// Where it lies.
+    pub place: u64,
+    /// The change, or why what lies there is none.
+    pub change: Result<Change, String>,
 }
 
 /// A point within a transaction.
@@ -231,6 +327,27 @@ impl PullState {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// What is paused: nothing of it is sent until it is resumed. One row.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Controls {
+    /// Everything.
+    pub all: bool,
+    /// Records of these types.
+    pub types: BTreeSet<String>,
+    /// These named lanes.
+    pub lanes: BTreeSet<String>,
+}
+
+/// A page of ended tasks.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct JournalPage {
+    /// Rows that passed their checksum.
+    pub entries: Vec<JournalEntry>,
+    /// What can be said of rows that did not.
+    pub damaged: Vec<String>,
 }
 
 /// A remote record that could not be taken in. The backend still has it; the next change of it comes by itself.
@@ -370,6 +487,9 @@ pub enum StoreError {
     /// The file is not a Landfall store.
     #[error("not a Landfall store: {0}")]
     Foreign(String),
+    /// The key does not open the file. A wrong key and a file of rubbish look the same, so nothing is done about it.
+    #[error("wrong key, or not a Landfall store: {0}; the file was left untouched")]
+    WrongKey(String),
     /// The disk failed; the store must be reopened.
     #[error("input or output failed: {0}")]
     Io(String),

@@ -13,12 +13,14 @@
 //! A pending task without frozen bytes was never attempted, or was proven not executed: only such a task may coalesce.
 //! Tests: at the end of the file.
 
-use crate::change::Intent;
+use crate::change::{Intent, Operation};
 use crate::failure::FailureKind;
 use crate::id::{EntityKey, Fence, Fingerprint, Generation, IdempotencyKey, TaskId, Version};
 use crate::time::{Hlc, Timestamp};
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// One durable, queued change.
@@ -56,8 +58,132 @@ pub struct Task {
     pub attempts: u32,
     /// How often a conflict sent it back.
     pub conflict_rounds: u32,
-    /// What the last failed attempt met.
-    pub last_failure: Option<FailureNote>,
+    /// What failed attempts met.
+    pub history: History,
+    /// How the app wants it sent.
+    pub terms: Terms,
+    /// Where it stands beside its state.
+    pub standing: Standing,
+}
+
+/// How the app wants a task sent, beyond lane, priority and time.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Terms {
+    /// After this moment it is not sent for the first time any more: it ends as [`Verdict::Expired`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// The app's own words for finding it again.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+    /// Not to be sent over a metered network.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unmetered_only: bool,
+    /// Rather not at all than twice: if its fate becomes unknown it is put before a person instead of sent again.
+    #[serde(skip_serializing_if = "is_false")]
+    pub at_most_once: bool,
+    /// Tasks of one group are sent together or not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Earlier tasks that must have ended before this one may be sent. All of them are before it in the queue, so no
+    /// circle can arise.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub waits_for: BTreeSet<TaskId>,
+    /// What becomes of it when one of those is dead or given up.
+    #[serde(skip_serializing_if = "Orphaned::is_default")]
+    pub orphaned: Orphaned,
+}
+
+/// What becomes of a task when one that it waits for is dead or given up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Orphaned {
+    /// It waits while the other is dead, and becomes a dead letter when the other is given up.
+    #[default]
+    Wait,
+    /// It becomes a dead letter as soon as the other is dead.
+    Fail,
+    /// It goes on as if it had never waited.
+    Detach,
+}
+
+impl Orphaned {
+    /// Every policy.
+    pub const ALL: [Self; 3] = [Self::Wait, Self::Fail, Self::Detach];
+
+    /// The word stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Fail => "fail",
+            Self::Detach => "detach",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::Wait
+    }
+}
+
+/// Where a task stands beside its state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Standing {
+    /// A dead letter that later tasks of its lane do not wait for.
+    pub passed_over: bool,
+    /// Nothing is before it and its time has come, but it was set aside when it was claimed: its type or lane is paused,
+    /// or the network is metered. It has no `claim_at`.
+    pub held: bool,
+    /// The app has asked to cancel it while nobody knew whether it had taken effect: the verdict decides.
+    pub cancelling: bool,
+}
+
+/// What the failed attempts of a task met: the first one and the last ones.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct History(Vec<FailureNote>);
+
+impl History {
+    /// Most notes kept of one task: the first, which shows how it began, and the last 15.
+    pub const MAX: usize = 16;
+
+    /// Notes in the order in which they were made.
+    pub fn notes(&self) -> &[FailureNote] {
+        &self.0
+    }
+
+    /// The newest note.
+    pub fn last(&self) -> Option<&FailureNote> {
+        self.0.last()
+    }
+
+    /// Adds a note in the place of the last one, if that tells the same.
+    pub fn renew(&mut self, note: FailureNote) {
+        if self.0.last().is_some_and(|last| last.kind == note.kind) {
+            self.0.pop();
+        }
+        self.push(note);
+    }
+
+    /// Adds a note; of too many the second oldest goes.
+    pub fn push(&mut self, note: FailureNote) {
+        if self.0.len() >= Self::MAX {
+            self.0.remove(1);
+        }
+        self.0.push(note);
+    }
+}
+
+impl FromIterator<FailureNote> for History {
+    fn from_iter<I: IntoIterator<Item = FailureNote>>(notes: I) -> Self {
+        let mut history = Self::default();
+        notes.into_iter().for_each(|note| history.push(note));
+        history
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// Where a task stands.
@@ -133,9 +259,13 @@ impl StateKind {
             (Unknown, Pending) => false,
             // A person or the app decides.
             (Conflict | Dead, Pending) => true,
+            // What was refused meets another state of its record, and a person must decide.
+            (Dead, Conflict) => true,
+            // Taken up again although nobody knows whether it took effect: only ever with the same key and bytes.
+            (Dead, Unknown) => true,
             (Conflict, Conflict) | (Dead, Dead) => true,
             (Pending, Unknown) => false,
-            (Conflict, InFlight | Unknown | Dead) | (Dead, InFlight | Unknown | Conflict) => false,
+            (Conflict, InFlight | Unknown | Dead) | (Dead, InFlight) => false,
         }
     }
 }
@@ -156,7 +286,30 @@ impl TaskState {
 impl Task {
     /// Whether the next change of the record may be folded into this task.
     pub fn may_coalesce(&self) -> bool {
-        self.frozen.is_none() && matches!(self.state, TaskState::Pending { .. })
+        self.frozen.is_none()
+            && matches!(self.state, TaskState::Pending { .. })
+            && self.intent.operation != Operation::Action
+            && self.terms.group.is_none()
+    }
+
+    /// What the last failed attempt met.
+    pub fn last_failure(&self) -> Option<&FailureNote> {
+        self.history.last()
+    }
+
+    /// Its place among the tasks that may be sent now: smaller goes first. A step of priority is worth
+    /// [`PRIORITY_STEP`] places in the queue and no more, so that a task of low priority is overtaken by a bounded
+    /// number of later ones and never starves. Age is counted in tasks, not in time: no clock can change the order (G12).
+    pub fn rank(&self) -> i64 {
+        let seq = i64::try_from(self.seq).unwrap_or(i64::MAX);
+        seq.saturating_sub(i64::from(self.priority) * PRIORITY_STEP)
+    }
+
+    /// When it ends unsent: only while it waits and no byte of it may have left.
+    pub fn lapses_at(&self) -> Option<Timestamp> {
+        let unsent = self.frozen.as_ref().is_none_or(|frozen| frozen.sends == 0);
+        let waits = matches!(self.state, TaskState::Pending { .. });
+        self.terms.expires_at.filter(|_| unsent && waits)
     }
 
     /// Moves to another state.
@@ -175,14 +328,19 @@ impl Task {
 
     /// When the task may be claimed if nothing is before it: `None` for a state that waits for a verdict or a person.
     pub fn due(&self) -> Option<Timestamp> {
-        let retry_at = match self.state {
-            TaskState::Pending { retry_at } => retry_at,
+        match self.state {
+            TaskState::Pending { retry_at } => {
+                Some(self.not_before.max(retry_at).unwrap_or(Timestamp::ALWAYS))
+            }
+            // It has left: the app's wish was granted, and a clock that went back since must not hide its fate.
             TaskState::Unknown { retry_at } => Some(retry_at),
-            TaskState::InFlight { .. } | TaskState::Conflict | TaskState::Dead { .. } => return None,
-        };
-        Some(self.not_before.max(retry_at).unwrap_or(Timestamp::ALWAYS))
+            TaskState::InFlight { .. } | TaskState::Conflict | TaskState::Dead { .. } => None,
+        }
     }
 }
+
+/// How many places in the queue one step of priority is worth.
+pub const PRIORITY_STEP: i64 = 1_000;
 
 /// What was fixed before the first byte left.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -211,6 +369,9 @@ pub struct FailureNote {
     pub code: Option<String>,
     /// The reason, cut to a bounded length, without field values.
     pub message: String,
+    /// What the backend answered, cut to a bounded length, without credentials and without fields marked sensitive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
     /// When.
     pub at: Timestamp,
 }
@@ -232,6 +393,8 @@ pub struct JournalEntry {
     pub at: Timestamp,
     /// What it carried: the frozen bytes, or the intent if it was never attempted.
     pub payload: Arc<str>,
+    /// The task that went on in its place, with a new key.
+    pub became: Option<TaskId>,
 }
 
 /// How a task ended.
@@ -254,11 +417,17 @@ pub enum Verdict {
     Discarded,
     /// Its side of a conflict became a record of its own.
     Forked,
+    /// The app cancelled it before it took effect.
+    Cancelled,
+    /// Its time was over before it was sent.
+    Expired,
+    /// A dead letter that was taken up again: it went on as a new task with a new key.
+    Requeued,
 }
 
 impl Verdict {
     /// Every verdict.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Applied,
         Self::Duplicate,
         Self::Annihilated,
@@ -267,6 +436,9 @@ impl Verdict {
         Self::Rebased,
         Self::Discarded,
         Self::Forked,
+        Self::Cancelled,
+        Self::Expired,
+        Self::Requeued,
     ];
 
     /// The word stored and shown.
@@ -280,7 +452,18 @@ impl Verdict {
             Self::Rebased => "rebased",
             Self::Discarded => "discarded",
             Self::Forked => "forked",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Requeued => "requeued",
         }
+    }
+
+    /// Whether the backend has the task's effect, or what it wanted was there already.
+    pub const fn is_done(self) -> bool {
+        matches!(
+            self,
+            Self::Applied | Self::Duplicate | Self::NoChange | Self::ResolvedToRemote | Self::Forked
+        )
     }
 }
 

@@ -9,6 +9,7 @@ use landfall_core::adapter::Adapter;
 use landfall_core::config::Config;
 use landfall_core::conflict::{ConflictDetector, Detector};
 use landfall_core::merge::rule::{Rules, Strategy};
+use landfall_core::model::Model;
 use landfall_core::store::Store;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub struct EngineBuilder {
     config: Config,
     clock: Box<dyn Clock>,
     resolver: Option<Arc<dyn ConflictResolver>>,
+    identity: Option<String>,
 }
 
 impl EngineBuilder {
@@ -30,6 +32,7 @@ impl EngineBuilder {
             config: Config::default(),
             clock: Box::new(SystemClock::default()),
             resolver: None,
+            identity: None,
         }
     }
 
@@ -69,6 +72,20 @@ impl EngineBuilder {
         self
     }
 
+    /// Whose queue is opened; the default is the one for apps without accounts.
+    #[must_use]
+    pub fn identity(mut self, identity: impl Into<String>) -> Self {
+        self.identity = Some(identity.into());
+        self
+    }
+
+    /// What the app says of its record types and lanes: references, payload formats, what a dead letter holds up.
+    #[must_use]
+    pub fn model(mut self, model: Model) -> Self {
+        self.config.model = model;
+        self
+    }
+
     /// Replaces the clocks and the random source.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
@@ -94,7 +111,10 @@ impl EngineBuilder {
         pollster::block_on(self.build())
     }
 
-    fn start(self) -> Result<(Engine, futures_channel::oneshot::Receiver<Result<(), Error>>), Error> {
+    fn start(mut self) -> Result<(Engine, futures_channel::oneshot::Receiver<Result<(), Error>>), Error> {
+        if let Some(identity) = &self.identity {
+            self.store.switch_identity(Some(identity))?;
+        }
         let reader = self.store.reader()?;
         let parts = Parts {
             store: self.store,

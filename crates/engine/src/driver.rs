@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::events::EventBus;
 use crate::leader;
 use crate::resolver::{self, Bell, ConflictResolver};
+use crate::transfer::Restored;
 use futures_channel::oneshot;
 use landfall_core::adapter::{Adapter, PullPage, PushReply};
 use landfall_core::change::Change;
@@ -18,11 +19,12 @@ use landfall_core::conflict::{Resolution, ResolveError, Resolved};
 use landfall_core::entity::RemoteEntity;
 use landfall_core::event::{Event, Report};
 use landfall_core::failure::Failure;
-use landfall_core::id::{CallId, ConflictId};
+use landfall_core::id::{CallId, ConflictId, TaskId};
+use landfall_core::inspect::{Fate, fate};
 use landfall_core::machine::{
-    Directions, Effect, EnqueueError, Enqueued, Machine, Receipt, SessionEnd, Step,
+    Cancelled, Directions, Effect, EnqueueError, Enqueued, Machine, Receipt, SessionEnd, Step, TakenIn,
 };
-use landfall_core::store::{Savepoint, Store, StoreError, StoreRead, StoreTx};
+use landfall_core::store::{Counts, Savepoint, Store, StoreError, StoreRead, StoreReader, StoreTx};
 use landfall_core::time::{Hlc, Mono};
 use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -37,6 +39,8 @@ const COMMANDS: usize = 4096;
 const GROUP: usize = 512;
 /// How long nothing must happen before housekeeping begins.
 const QUIET: Duration = Duration::from_millis(250);
+/// How often the store is asked for a verdict that another process may bring. Costs one read.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How soon an answer of the backend is tried again after the store could not take it.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 
@@ -46,6 +50,26 @@ type ChangeSource = Box<dyn Iterator<Item = Result<Change, Box<dyn std::error::E
 /// Decides about a change of a stream that was refused: passed over, or the end of the stream.
 type OnRefused = Box<dyn FnMut(EnqueueError) -> Result<(), Error> + Send>;
 
+/// Work on queued tasks, done within a transaction. Called again if the transaction had to be.
+type Work = Box<dyn FnMut(&mut Step, &mut dyn StoreTx) -> Result<Managed, Error> + Send>;
+
+/// What became of work on queued tasks.
+pub(crate) enum Managed {
+    Done,
+    Cancelled(Cancelled),
+    Task(TaskId),
+    Tasks(Vec<TaskId>),
+    Count(usize),
+    Restored(Restored),
+}
+
+/// Somebody who waits for a task's verdict.
+struct Waiter {
+    task: TaskId,
+    deadline: Mono,
+    reply: Reply<Fate>,
+}
+
 /// What callers and calls ask of the loop.
 pub(crate) enum Command {
     Enqueue { changes: Vec<Change>, reply: Reply<Vec<Receipt>> },
@@ -53,6 +77,13 @@ pub(crate) enum Command {
     Resolve { id: ConflictId, resolution: Resolution, dry_run: bool, reply: Reply<Resolved> },
     Sync { end: SessionEnd, directions: Directions, reply: Reply<Report> },
     StopSync,
+    Poke,
+    Manage { work: Work, reply: Reply<Managed> },
+    Await { task: TaskId, timeout: Duration, reply: Reply<Fate> },
+    SettleDown { reply: Reply<()> },
+    SwitchIdentity { identity: Option<String>, reply: Reply<Option<Box<dyn StoreReader>>> },
+    Identities { reply: Reply<Vec<(Option<String>, Counts)>> },
+    NetworkMetered(bool),
     Pushed { call: CallId, answer: Result<PushReply, Failure> },
     Pulled { call: CallId, answer: Result<PullPage, Failure> },
     Fetched { call: CallId, answer: Result<Option<RemoteEntity>, Failure> },
@@ -71,6 +102,13 @@ impl fmt::Debug for Command {
             Self::Resolve { .. } => "Resolve",
             Self::Sync { .. } => "Sync",
             Self::StopSync => "StopSync",
+            Self::Poke => "Poke",
+            Self::Manage { .. } => "Manage",
+            Self::Await { .. } => "Await",
+            Self::SettleDown { .. } => "SettleDown",
+            Self::SwitchIdentity { .. } => "SwitchIdentity",
+            Self::Identities { .. } => "Identities",
+            Self::NetworkMetered(_) => "NetworkMetered",
             Self::Pushed { .. } => "Pushed",
             Self::Pulled { .. } => "Pulled",
             Self::Fetched { .. } => "Fetched",
@@ -109,6 +147,8 @@ pub(crate) struct Driver {
     bell: Option<Bell>,
     /// Callers of `sync` that wait for the running session.
     syncing: Vec<Reply<Report>>,
+    /// Callers that wait for a task's verdict.
+    waiters: Vec<Waiter>,
     /// Answers of the backend that the store could not take yet.
     retained: Vec<Command>,
     /// Set after a failed commit until the store could be reopened.
@@ -123,6 +163,8 @@ enum Outcome {
     Taken(Vec<Receipt>),
     /// Changes were refused for their own reason; nothing of them was stored.
     Refused(EnqueueError),
+    /// Work on queued tasks was done.
+    Managed(Managed),
     /// A conflict was settled.
     Resolved(Resolved),
     /// A conflict cannot be settled like this; nothing was stored.
@@ -139,6 +181,7 @@ impl Outcome {
             Self::Taken(receipts) => receipts,
             Self::Done
             | Self::Refused(_)
+            | Self::Managed(_)
             | Self::Resolved(_)
             | Self::Unresolved(_)
             | Self::Imported(_)
@@ -153,7 +196,8 @@ impl Driver {
         let (sender, commands) = sync_channel(COMMANDS);
         let (opened, on_open) = oneshot::channel();
         let events = Arc::new(EventBus::default());
-        let live = Arc::new(Mutex::new(Live::default()));
+        let model = Arc::new(parts.config.model.clone());
+        let live = Arc::new(Mutex::new(Live { model, ..Live::default() }));
         let handle_parts = (sender.clone(), Arc::clone(&events), Arc::clone(&live));
         let work = move || {
             let Parts { mut store, adapter, config, mut clock, resolver } = parts;
@@ -166,7 +210,7 @@ impl Driver {
                     let random = clock.entropy().derive("holder", b"");
                     let random =
                         u64::from_be_bytes(random[..8].try_into().expect("sixteen bytes hold eight"));
-                    let driver = Self {
+                    let mut driver = Self {
                         store,
                         adapter,
                         config,
@@ -179,9 +223,11 @@ impl Driver {
                         live,
                         bell,
                         syncing: Vec::new(),
+                        waiters: Vec::new(),
                         retained: Vec::new(),
                         broken: None,
                     };
+                    driver.show();
                     drop(opened.send(Ok(())));
                     driver.run();
                 }
@@ -203,6 +249,7 @@ impl Driver {
                     let mut group = std::mem::take(&mut self.retained);
                     let closing = self.collect(first, &mut group);
                     self.turn(group);
+                    self.tell_waiters();
                     if closing {
                         break;
                     }
@@ -221,6 +268,11 @@ impl Driver {
         let mut deadline = self.machine.next_wakeup().map(until);
         if !self.retained.is_empty() {
             deadline = Some(deadline.map_or(STORE_RETRY, |known| known.min(STORE_RETRY)));
+        }
+        if let Some(first) = self.waiters.iter().map(|waiter| until(waiter.deadline)).min() {
+            // Another process may bring the verdict.
+            let look = first.min(LOOK_AGAIN);
+            deadline = Some(deadline.map_or(look, |known| known.min(look)));
         }
         let quiet = tidy && deadline.is_none_or(|deadline| deadline > QUIET);
         let received = match (quiet, deadline) {
@@ -255,12 +307,23 @@ impl Driver {
         let mut writes = Vec::with_capacity(group.len());
         let mut reads = Vec::new();
         let mut alone = Vec::new();
+        let mut poked = false;
         for command in group {
             match command {
                 Command::Read(read) => reads.push(read),
-                Command::Import { .. } | Command::Resolve { .. } => alone.push(command),
+                Command::Poke => poked = true,
+                Command::Import { .. }
+                | Command::Resolve { .. }
+                | Command::Manage { .. }
+                | Command::Await { .. }
+                | Command::SettleDown { .. }
+                | Command::SwitchIdentity { .. }
+                | Command::Identities { .. } => alone.push(command),
                 other => writes.push(other),
             }
+        }
+        if poked || writes.iter().any(|command| matches!(command, Command::Sync { .. })) {
+            self.take_incoming();
         }
         // A group without anything in it is a wake-up, and the machine has something to do.
         if !writes.is_empty() || (alone.is_empty() && reads.is_empty()) {
@@ -270,6 +333,21 @@ impl Driver {
             match command {
                 Command::Resolve { id, resolution, dry_run: true, reply } => {
                     drop(reply.send(self.preview(id, &resolution)));
+                }
+                Command::Await { task, timeout, reply } => {
+                    let wait = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+                    let deadline = Mono(self.clock.now().mono.0.saturating_add(wait));
+                    self.waiters.push(Waiter { task, deadline, reply });
+                }
+                Command::SettleDown { reply } => {
+                    self.settle_down();
+                    drop(reply.send(Ok(())));
+                }
+                Command::SwitchIdentity { identity, reply } => {
+                    drop(reply.send(self.switch_identity(identity)));
+                }
+                Command::Identities { reply } => {
+                    drop(reply.send(self.store.identities().map_err(Into::into)))
                 }
                 other => self.commit(vec![other]),
             }
@@ -282,6 +360,48 @@ impl Driver {
         }
     }
 
+    /// Takes over what the app's own transactions have left in the store, some hundred changes in a commit.
+    fn take_incoming(&mut self) {
+        loop {
+            match self.take_some_incoming() {
+                Ok(more) => {
+                    if !more {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "changes that were left in the store could not be taken over yet");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// `true` when there may be more.
+    fn take_some_incoming(&mut self) -> Result<bool, StoreError> {
+        self.mend()?;
+        let mut step = self.machine.step(self.clock.now(), self.clock.entropy());
+        let mut tx = self.store.begin()?;
+        let taken = step.take_incoming(&mut *tx, GROUP)?;
+        if taken == TakenIn::default() {
+            return Ok(false);
+        }
+        if taken.refused > 0 {
+            tracing::warn!(
+                count = taken.refused,
+                "changes that were left in the store were refused and set apart"
+            );
+        }
+        step.finish(&mut *tx)?;
+        if let Err(error) = tx.commit() {
+            self.broken = Some(error.clone());
+            return Err(error);
+        }
+        let effects = self.machine.apply(step);
+        self.carry_out(effects);
+        Ok(taken.more)
+    }
+
     /// What a resolution would do: done, looked at, and dropped with its transaction.
     fn preview(&mut self, id: ConflictId, resolution: &Resolution) -> Result<Resolved, Error> {
         self.mend()?;
@@ -291,6 +411,57 @@ impl Driver {
         // The task that would carry it is not there.
         resolved.task = None;
         Ok(resolved)
+    }
+
+    /// Ends a running session and forbids every call that has not left yet.
+    fn settle_down(&mut self) {
+        self.machine.withdraw_permits();
+        if self.machine.leads() || self.machine.is_syncing() {
+            self.commit(vec![Command::StopSync]);
+        }
+        // Calls that could not be handed back by a commit are of unknown fate at the next opening.
+        if let Ok(machine) = self.open_anew() {
+            self.machine = machine;
+        }
+        self.show();
+    }
+
+    /// The queue changes hands (G16): first nothing may leave any more, then everything under way is handed back, and
+    /// only then is the other queue opened. An answer to an old call is never taken for one to a new call.
+    fn switch_identity(&mut self, identity: Option<String>) -> Result<Option<Box<dyn StoreReader>>, Error> {
+        self.mend()?;
+        self.settle_down();
+        self.retained.clear();
+        self.store.switch_identity(identity.as_deref())?;
+        self.machine = self.open_anew()?;
+        self.show();
+        self.events.publish(&Event::IdentitySwitched { identity });
+        Ok(self.store.reader()?)
+    }
+
+    fn open_anew(&mut self) -> Result<Machine, StoreError> {
+        let mut machine = open_machine(&mut *self.store, &*self.adapter, &self.config, &mut *self.clock)?;
+        machine.follow(&self.machine);
+        Ok(machine)
+    }
+
+    /// Whoever waits for a verdict hears it, or hears that the time is over.
+    fn tell_waiters(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let now = self.clock.now().mono;
+        let waiters = std::mem::take(&mut self.waiters);
+        let tx = match self.store.begin() {
+            Ok(tx) => tx,
+            Err(_) => return self.waiters = waiters,
+        };
+        for waiter in waiters {
+            match fate(&*tx, waiter.task) {
+                Ok(fate) if fate.may_change() && now < waiter.deadline => self.waiters.push(waiter),
+                outcome => drop(waiter.reply.send(outcome.map_err(Into::into))),
+            }
+        }
     }
 
     /// Carries out commands in one transaction and answers them when it is durable. If the store fails in the middle,
@@ -365,6 +536,11 @@ impl Driver {
                     };
                     drop(reply.send(answer));
                 }
+                (Command::Manage { reply, .. }, Outcome::Managed(managed)) if landed == Ok(true) => {
+                    drop(reply.send(Ok(managed)));
+                }
+                (Command::Manage { reply, .. }, Outcome::Broken(error)) => drop(reply.send(Err(error))),
+                (Command::Manage { reply, .. }, _) => drop(reply.send(Err(failure()))),
                 (Command::Resolve { reply, .. }, _) => drop(reply.send(Err(failure()))),
                 (Command::Enqueue { reply, .. }, _) => drop(reply.send(Err(failure()))),
                 (Command::Import { reply, .. }, _) => drop(reply.send(Err(failure()))),
@@ -392,6 +568,10 @@ impl Driver {
                     drop(reply.send(Ok(imported)))
                 }
                 (Command::Import { reply, .. }, Outcome::Broken(error)) => drop(reply.send(Err(error))),
+                (Command::Manage { reply, .. }, Outcome::Managed(managed)) => {
+                    drop(reply.send(Ok(managed)));
+                }
+                (Command::Manage { reply, .. }, Outcome::Broken(error)) => drop(reply.send(Err(error))),
                 (Command::Resolve { reply, .. }, Outcome::Resolved(resolved)) => {
                     drop(reply.send(Ok(resolved)));
                 }
@@ -409,7 +589,7 @@ impl Driver {
     fn mend(&mut self) -> Result<(), StoreError> {
         let Some(error) = self.broken.clone() else { return Ok(()) };
         self.store.reopen()?;
-        self.machine = open_machine(&mut *self.store, &*self.adapter, &self.config, &mut *self.clock)?;
+        self.machine = self.open_anew()?;
         self.broken = None;
         fail_sync(std::mem::take(&mut self.syncing), &error);
         self.show();
@@ -485,8 +665,12 @@ impl Driver {
     }
 
     /// Puts what only the machine knows where readers can see it.
-    fn show(&self) {
+    fn show(&mut self) {
+        let wall = self.clock.now().wall;
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.wall = wall;
+        live.identity = self.store.identity().map(str::to_owned);
+        live.metered = self.machine.is_metered();
         live.syncing = self.machine.is_syncing();
         live.gate = self.machine.gate().map(|(kind, message)| (kind, message.to_owned()));
     }
@@ -498,12 +682,19 @@ impl Driver {
                 Command::Enqueue { reply, .. } => drop(reply.send(Err(error.clone().into()))),
                 Command::Import { reply, .. } => drop(reply.send(Err(error.clone().into()))),
                 Command::Resolve { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+                Command::Manage { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+                Command::Await { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+                Command::SettleDown { reply } => drop(reply.send(Err(error.clone().into()))),
+                Command::SwitchIdentity { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+                Command::Identities { reply } => drop(reply.send(Err(error.clone().into()))),
                 Command::Sync { reply, .. } => drop(reply.send(Err(error.clone().into()))),
                 kept @ (Command::Pushed { .. }
                 | Command::Pulled { .. }
                 | Command::Fetched { .. }
                 | Command::Refreshed(_)) => self.retained.push(kept),
                 Command::StopSync
+                | Command::Poke
+                | Command::NetworkMetered(_)
                 | Command::ConnectivityRegained
                 | Command::CredentialsChanged
                 | Command::Read(_)
@@ -569,7 +760,7 @@ fn open_machine(
     let mut tx = store.begin()?;
     let machine = Machine::open(config.clone(), adapter.capabilities(), &entropy, &mut *tx)?;
     tx.commit()?;
-    Ok(machine)
+    Ok(machine.for_identity(store.identity()))
 }
 
 /// Everything that `commands` ask for, in one transaction. `Err` only for the store's reasons, which end the whole group.
@@ -590,6 +781,11 @@ fn prepare(
             Command::Resolve { id, resolution, .. } => resolve(step, tx, *id, resolution)?,
             Command::Sync { end, directions, .. } => {
                 step.start_session_of(*end, *directions);
+                Outcome::Done
+            }
+            Command::Manage { work, .. } => manage(step, tx, work)?,
+            Command::NetworkMetered(metered) => {
+                step.network_changed(tx, *metered)?;
                 Outcome::Done
             }
             Command::StopSync => {
@@ -620,7 +816,13 @@ fn prepare(
                 step.credentials_changed();
                 Outcome::Done
             }
-            Command::Read(_) | Command::Close => Outcome::Done,
+            Command::Poke
+            | Command::Read(_)
+            | Command::Await { .. }
+            | Command::SettleDown { .. }
+            | Command::SwitchIdentity { .. }
+            | Command::Identities { .. }
+            | Command::Close => Outcome::Done,
         });
     }
     if step.needs_lease() {
@@ -653,6 +855,25 @@ fn enqueue(step: &mut Step, tx: &mut dyn StoreTx, changes: Vec<Change>) -> Resul
         tx.release(point)?;
     }
     Ok(Outcome::Taken(receipts))
+}
+
+/// Works on queued tasks, or leaves everything as it was.
+fn manage(step: &mut Step, tx: &mut dyn StoreTx, work: &mut Work) -> Result<Outcome, StoreError> {
+    let (point, mark) = (tx.savepoint()?, step.mark());
+    let outcome = match work(step, tx) {
+        Ok(managed) => {
+            step.leave_trace(tx)?;
+            Outcome::Managed(managed)
+        }
+        Err(Error::Store(error)) => return Err(error),
+        Err(refused) => {
+            tx.rollback_to(point)?;
+            step.forget_since(mark);
+            Outcome::Broken(refused)
+        }
+    };
+    tx.release(point)?;
+    Ok(outcome)
 }
 
 /// Settles a conflict, or leaves everything as it was.

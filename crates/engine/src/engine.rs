@@ -15,10 +15,11 @@ use landfall_core::entity::StoredEntity;
 use landfall_core::event::Report;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::{ConflictId, EntityKey, TaskId};
-use landfall_core::inspect::{EntityStatus, entity_status};
+use landfall_core::inspect::{EntityStatus, entity_status, local_key};
 use landfall_core::machine::{Directions, EnqueueError, Enqueued, Receipt, SessionEnd};
+use landfall_core::model::Model;
 use landfall_core::store::{
-    ConflictPage, ConflictQuery, Counts, EntityPage, Page, PullState, Quarantined, Replica, Store,
+    ConflictPage, ConflictQuery, Controls, Counts, EntityPage, Page, PullState, Quarantined, Replica, Store,
     StoreError, StoreRead, StoreReader,
 };
 use landfall_core::task::{JournalEntry, Task};
@@ -50,6 +51,11 @@ pub(crate) struct Handle {
 pub(crate) struct Live {
     pub(crate) syncing: bool,
     pub(crate) gate: Option<(FailureKind, String)>,
+    pub(crate) metered: bool,
+    pub(crate) identity: Option<String>,
+    pub(crate) model: Arc<Model>,
+    /// The wall clock as the engine's thread last saw it, to be asked for by readers of a simulated clock.
+    pub(crate) wall: Timestamp,
 }
 
 /// Where everything stands.
@@ -63,6 +69,17 @@ pub struct Status {
     pub syncing: bool,
     /// Why nothing is sent at the moment, if something holds it back.
     pub gate: Option<(FailureKind, String)>,
+    /// Whose queue is open.
+    pub identity: Option<String>,
+    /// What is paused.
+    pub controls: Controls,
+}
+
+impl Status {
+    /// Whether something waits for a person or the app: dead letters, or conflicts that no rule decides.
+    pub const fn needs_attention(&self) -> bool {
+        self.counts.dead > 0 || self.counts.conflict > 0
+    }
 }
 
 /// What became of a stream of changes.
@@ -282,6 +299,12 @@ impl Engine {
         drop(self.handle.commands.send(Command::StopSync));
     }
 
+    /// Says that something else has left changes in the store: the app's own transaction, through an outbox. They are taken
+    /// over, and a running session sends them. Every run of `sync` looks by itself.
+    pub fn poke(&self) {
+        drop(self.handle.commands.send(Command::Poke));
+    }
+
     /// Says that the network may be back: what waits for it is tried at once in the running session.
     pub fn connectivity_regained(&self) {
         drop(self.handle.commands.send(Command::ConnectivityRegained));
@@ -311,9 +334,11 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn status(&self) -> Result<Status, Error> {
-        let (counts, oldest) = self.read(|store| Ok((store.counts()?, store.oldest()?)))?;
-        let live = self.handle.live.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Status { counts, oldest, syncing: live.syncing, gate: live.gate.clone() })
+        let (counts, oldest, controls) =
+            self.read(|store| Ok((store.counts()?, store.oldest()?, store.controls()?.unwrap_or_default())))?;
+        let live = self.live_state();
+        let (gate, identity) = (live.gate.clone(), live.identity.clone());
+        Ok(Status { counts, oldest, syncing: live.syncing, gate, identity, controls })
     }
 
     /// Facts about this replica: its client id and what it knows of the backend.
@@ -349,13 +374,22 @@ impl Engine {
         self.read(move |store| store.journal(id))
     }
 
-    /// What is known of a record: its base and what the app sees.
+    /// What is known of a record, by the app's id of it or by the backend's: its base and what the app sees.
     ///
     /// # Errors
     /// When the store cannot be read, or the row is damaged.
     pub fn get(&self, entity: &EntityKey) -> Result<Option<StoredEntity>, Error> {
         let entity = entity.clone();
-        self.read(move |store| store.entity(&entity))
+        self.read(move |store| store.entity(&local_key(store, &entity)?))
+    }
+
+    /// The backend's id of a record, if it gave it one of its own.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn server_id(&self, entity: &EntityKey) -> Result<Option<String>, Error> {
+        let entity = entity.clone();
+        self.read(move |store| store.server_id(&local_key(store, &entity)?))
     }
 
     /// Up to `limit` records of one type behind the id `after`, in order of id, deleted ones included: what the app
@@ -368,18 +402,20 @@ impl Engine {
         self.read(move |store| store.entities_after(Some(&entity_type), after.as_ref(), limit))
     }
 
-    /// How far a record is synced.
+    /// How far a record is synced, by either of its ids.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn status_of(&self, entity: &EntityKey) -> Result<EntityStatus, Error> {
         let entity = entity.clone();
-        self.read(move |store| entity_status(store, &entity))
+        self.read(move |store| entity_status(store, &local_key(store, &entity)?))
     }
 
     /// A record as the app sees it, now and whenever that changes.
     pub fn watch_entity(&self, entity: EntityKey) -> EntityWatch {
-        EntityWatch::new(self.clone(), entity)
+        let asked = entity.clone();
+        let local = self.read(move |store| local_key(store, &asked));
+        EntityWatch::new(self.clone(), local.unwrap_or(entity))
     }
 
     /// Up to `limit` conflicts, the last first: the inbox with `open_only`, else the settled ones too, with everything
@@ -481,7 +517,33 @@ impl Engine {
         self.handle.close();
     }
 
-    async fn ask<T>(
+    pub(crate) fn live_state(&self) -> std::sync::MutexGuard<'_, Live> {
+        self.handle.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a running engine knows beside its store.
+    pub(crate) fn live(&self) -> landfall_core::explain::Live {
+        let live = self.live_state();
+        landfall_core::explain::Live { syncing: live.syncing, gate: live.gate.clone(), metered: live.metered }
+    }
+
+    pub(crate) fn model(&self) -> Arc<Model> {
+        Arc::clone(&self.live_state().model)
+    }
+
+    pub(crate) fn wall(&self) -> Timestamp {
+        self.live_state().wall
+    }
+
+    pub(crate) fn reader(&self) -> &Mutex<Option<Box<dyn StoreReader>>> {
+        &self.handle.reader
+    }
+
+    pub(crate) fn send(&self, command: Command) -> Result<(), Error> {
+        self.handle.commands.send(command).map_err(|_| Error::Closed)
+    }
+
+    pub(crate) async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
     ) -> Result<T, Error> {
@@ -498,11 +560,14 @@ struct NoBackend;
 impl Adapter for NoBackend {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            batch_tasks: 1,
+            batch_tasks: usize::MAX,
             batch_bytes: 1,
             effect: EffectClass::OneEffect,
             pull: false,
             orders_writes: true,
+            // Whether a backend can do them is seen when there is one.
+            atomic_groups: true,
+            actions: true,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use landfall_core::conflict::ResolveError;
 use landfall_core::id::TaskId;
-use landfall_core::machine::EnqueueError;
+use landfall_core::machine::{EnqueueError, RestoreError, TaskError};
 use landfall_core::store::StoreError;
 
 /// Why a call to the engine failed.
@@ -15,6 +15,20 @@ pub enum Error {
     /// A conflict cannot be settled like this; nothing was changed.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+    /// A task cannot be treated like this; nothing was changed.
+    #[error(transparent)]
+    Task(TaskError),
+    /// Exported work cannot be taken in; nothing of it was stored.
+    #[error(transparent)]
+    Restore(RestoreError),
+    /// Something is left to send, and nobody was logged out.
+    #[error("{left} changes are not synced{}; log out with another policy, or try again", waits(.waiting_for))]
+    LogoutRefused {
+        /// How many tasks.
+        left: u64,
+        /// What they wait for, for people.
+        waiting_for: Option<String>,
+    },
     /// The store could not be read or written; nothing was half-stored.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -35,4 +49,26 @@ pub enum Error {
     /// The engine was closed, or its thread ended.
     #[error("the engine is closed")]
     Closed,
+}
+
+fn waits(waiting_for: &Option<String>) -> String {
+    waiting_for.as_ref().map(|what| format!(" (waiting for {what})")).unwrap_or_default()
+}
+
+impl From<TaskError> for Error {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Store(error) => Self::Store(error),
+            other => Self::Task(other),
+        }
+    }
+}
+
+impl From<RestoreError> for Error {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Store(error) => Self::Store(error),
+            other => Self::Restore(other),
+        }
+    }
 }

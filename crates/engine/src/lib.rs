@@ -5,21 +5,26 @@
 //! work under every executor and have blocking twins. Policy is in `landfall-core`; nothing here decides.
 //! Tests: `tests/`.
 
+mod accounts;
 mod builder;
 mod calls;
 mod clock;
+mod control;
 mod driver;
 mod engine;
 mod error;
 mod events;
 mod leader;
 mod resolver;
+mod transfer;
 mod watch;
 
+pub use accounts::{LoggedOut, Logout};
 pub use builder::EngineBuilder;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, Imported, Status};
 pub use error::Error;
 pub use events::{EventStream, Notice};
 pub use resolver::ConflictResolver;
+pub use transfer::Restored;
 pub use watch::EntityWatch;

@@ -240,7 +240,7 @@ fn a_poison_task_ends_alone_and_everything_else_arrives() {
     let left = engine.tasks(0, 10).unwrap().tasks;
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].entity.entity_id, "n7");
-    assert!(left[0].last_failure.as_ref().unwrap().message.contains("not acceptable"));
+    assert!(left[0].last_failure().unwrap().message.contains("not acceptable"));
 }
 
 #[test]

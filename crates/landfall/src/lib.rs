@@ -51,23 +51,29 @@
 pub use landfall_core as core;
 
 pub use landfall_core::adapter::Adapter;
-pub use landfall_core::change::{Change, Operation};
+pub use landfall_core::change::{Change, DependsOn, Intent, Operation};
 pub use landfall_core::config::Config;
 pub use landfall_core::conflict::{Choice, ConflictDetector, ConflictRecord, Resolution, Resolved};
 pub use landfall_core::dirty::{DirtyPayloadBuilder, DirtyTracker};
 pub use landfall_core::entity::{Base, Body, RemoteEntity, StoredEntity};
 pub use landfall_core::event::{Event, Report};
+pub use landfall_core::explain::{Explanation, Wait};
+pub use landfall_core::export::ExportedTask;
 pub use landfall_core::failure::{Failure, FailureKind};
 pub use landfall_core::id::{ConflictId, EntityKey, TaskId};
-pub use landfall_core::inspect::EntityStatus;
-pub use landfall_core::machine::{Directions, EnqueueError, Enqueued, Receipt, SessionEnd};
+pub use landfall_core::inspect::{EntityStatus, Fate, TaskFilter};
+pub use landfall_core::machine::{
+    Cancelled, Directions, EnqueueError, Enqueued, Receipt, Scope, SessionEnd, TaskError,
+};
 pub use landfall_core::merge::rule::{FieldPath, FieldRule, Rules, Strategy as ConflictStrategy};
+pub use landfall_core::model::{Model, TypeModel, Upcast, UpcastRules, WhenDead};
 pub use landfall_core::store::memory::MemoryStore;
-pub use landfall_core::store::{ConflictQuery, Counts, EntityPage, Store, StoreError};
-pub use landfall_core::task::{JournalEntry, StateKind, Task, TaskState, Verdict};
+pub use landfall_core::store::{ConflictQuery, Controls, Counts, EntityPage, Store, StoreError};
+pub use landfall_core::task::{JournalEntry, Orphaned, StateKind, Task, TaskState, Verdict};
 pub use landfall_core::value::{Fields, Value};
 pub use landfall_engine::{
-    Clock, ConflictResolver, Engine, EngineBuilder, EntityWatch, Error, EventStream, Imported, Notice, Status,
+    Clock, ConflictResolver, Engine, EngineBuilder, EntityWatch, Error, EventStream, Imported, LoggedOut,
+    Logout, Notice, Restored, Status,
 };
 
 /// Backends.

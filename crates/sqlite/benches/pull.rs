@@ -94,6 +94,8 @@ impl Device {
             effect: EffectClass::OneEffect,
             pull: true,
             orders_writes: true,
+            atomic_groups: false,
+            actions: false,
         };
         let mut tx = store.begin().unwrap();
         let machine = Machine::open(Config::default(), capabilities, &Entropy([7; 32]), &mut *tx).unwrap();

@@ -266,11 +266,11 @@ fn against_plain_sql(folder: &Path) {
     let plain_pulled = timed(|| {
         plain.execute_batch("BEGIN IMMEDIATE").unwrap();
         let columns = "(entity_type, entity_id, format, generation, base, base_complete, base_version, local, staged, \
-            staged_version, base_fields, local_fields, staged_fields, sum)";
-        let set = "ON CONFLICT (entity_type, entity_id) DO UPDATE SET format = ?3, generation = ?4, base = ?5, \
+            staged_version, base_fields, local_fields, staged_fields, sum, reading, staged_ms, staged_count, owner)";
+        let set = "ON CONFLICT (owner, entity_type, entity_id) DO UPDATE SET format = ?3, generation = ?4, base = ?5, \
             base_complete = ?6, base_version = ?7, local = ?8, staged = ?9, staged_version = ?10, base_fields = ?11, \
-            local_fields = ?12, staged_fields = ?13, sum = ?14";
-        let values: Vec<String> = (1..=14).map(|n| format!("?{n}")).collect();
+            local_fields = ?12, staged_fields = ?13, sum = ?14, reading = ?15, staged_ms = ?16, staged_count = ?17";
+        let values: Vec<String> = (1..=18).map(|n| format!("?{n}")).collect();
         let sql = format!("INSERT INTO landfall_entities {columns} VALUES ({}) {set}", values.join(", "));
         let mut upsert = plain.prepare(&sql).unwrap();
         for row in &rows {

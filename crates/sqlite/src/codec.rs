@@ -28,6 +28,9 @@ pub(crate) enum Table {
     Fact = 5,
     Conflict = 6,
     Quarantined = 7,
+    ServerId = 8,
+    Key = 9,
+    Identity = 10,
 }
 
 /// One value on its way into a row.
@@ -101,9 +104,22 @@ impl<'a, T: Into<Cell<'a>>> From<Option<T>> for Cell<'a> {
 
 /// The checksum of a row: XXH3 over the table's number and each value with its type and length.
 fn checksum<'v>(table: Table, values: impl Iterator<Item = ValueRef<'v>>) -> i64 {
-    let mut bytes = Vec::with_capacity(1024);
-    bytes.push(table as u8);
-    for value in values {
+    let mut sum = Sum::new(table);
+    values.for_each(|value| sum.add(value));
+    sum.finish()
+}
+
+/// The bytes that a checksum is over.
+struct Sum(Vec<u8>);
+
+impl Sum {
+    fn new(table: Table) -> Self {
+        let mut bytes = Vec::with_capacity(1024);
+        bytes.push(table as u8);
+        Self(bytes)
+    }
+
+    fn add(&mut self, value: ValueRef<'_>) {
         let (kind, number, content): (u8, [u8; 8], &[u8]) = match value {
             ValueRef::Null => (0, [0; 8], &[]),
             ValueRef::Integer(n) => (1, n.to_le_bytes(), &[]),
@@ -111,19 +127,26 @@ fn checksum<'v>(table: Table, values: impl Iterator<Item = ValueRef<'v>>) -> i64
             ValueRef::Text(text) => (3, (text.len() as u64).to_le_bytes(), text),
             ValueRef::Blob(blob) => (4, (blob.len() as u64).to_le_bytes(), blob),
         };
-        bytes.push(kind);
-        bytes.extend_from_slice(&number);
-        bytes.extend_from_slice(content);
+        let mut head = [kind; 9];
+        head[1..].copy_from_slice(&number);
+        self.0.extend_from_slice(&head);
+        if !content.is_empty() {
+            self.0.extend_from_slice(content);
+        }
     }
-    i64::from_ne_bytes(xxh3_64(&bytes).to_ne_bytes())
+
+    fn finish(self) -> i64 {
+        i64::from_ne_bytes(xxh3_64(&self.0).to_ne_bytes())
+    }
 }
 
 /// Adds the checksum to the cells of a row.
 pub(crate) fn sealed<'a, const N: usize>(table: Table, cells: [Cell<'a>; N]) -> Vec<Cell<'a>> {
     let sum = checksum(table, cells.iter().map(Cell::as_value));
-    let mut cells = Vec::from(cells);
-    cells.push(Cell::Int(sum));
-    cells
+    let mut row = Vec::with_capacity(N + 1);
+    row.extend(cells);
+    row.push(Cell::Int(sum));
+    row
 }
 
 /// A row whose checksum was verified: what is read from it is what was written.
@@ -149,12 +172,12 @@ pub(crate) fn verify_first<'r>(
     columns: usize,
     sum: usize,
 ) -> Result<Option<Verified<'r>>, StoreError> {
-    let mut values = Vec::with_capacity(columns);
+    let mut computed = Sum::new(table);
     for column in 0..columns {
-        values.push(row.get_ref(column).map_err(failed)?);
+        computed.add(row.get_ref(column).map_err(failed)?);
     }
     let sum = row.get_ref(sum).map_err(failed)?;
-    let matches = sum == ValueRef::Integer(checksum(table, values.into_iter()));
+    let matches = sum == ValueRef::Integer(computed.finish());
     Ok(matches.then_some(Verified { row, columns }))
 }
 
@@ -172,7 +195,19 @@ impl<'r> Verified<'r> {
     }
 
     pub(crate) fn maybe_int(&self, column: usize) -> Result<Option<i64>, StoreError> {
-        if self.is_null(column) { Ok(None) } else { self.int(column).map(Some) }
+        match self.value(column) {
+            ValueRef::Null => Ok(None),
+            ValueRef::Integer(n) => Ok(Some(n)),
+            _ => Err(unreadable(column)),
+        }
+    }
+
+    pub(crate) fn flag(&self, column: usize) -> Result<bool, StoreError> {
+        match self.int(column)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(unreadable(column)),
+        }
     }
 
     /// The number whose bits were stored.

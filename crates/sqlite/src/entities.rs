@@ -1,25 +1,29 @@
 //! What is known of each record: base, local and staged state in one row.
 //!
-//! Most records have a local state that is the base's, to the byte; it is stored once. Rows of schema 1 have format 1:
-//! their checksum covers the columns that there were. Tests: the store suite, `tests/golden.rs`, and for the use of
+//! Most records have a local state that is the base's, to the byte; it is stored once. Rows of schema 1 have format 1,
+//! those of schema 2 format 2: their checksums cover the columns that there were. Tests: the store suite, `tests/golden.rs`, and for the use of
 //! indexes at the end of the file.
 
 use crate::codec::{Table, body, body_cells, bound, each_row, first_row, sealed, unreadable, verify_first};
 use crate::error::failed;
+use crate::identities::Owner;
 use landfall_core::entity::{Base, Body, RemoteEntity, StoredEntity};
 use landfall_core::id::{EntityKey, Version};
 use landfall_core::store::{EntityPage, StoreError};
 use landfall_core::time::Hlc;
 use rusqlite::{Connection, Params, Row, params_from_iter};
 
-/// The format that is written: with `reading` and the staged state's time of change.
-const FORMAT: i64 = 2;
+/// The format that is written: with `reading`, the staged state's time of change, and the owner.
+const FORMAT: i64 = 3;
 
 /// How many columns the checksum covers.
-const COLUMNS: usize = 16;
+const COLUMNS: usize = 17;
 
 /// How many it covers in a row of format 1.
 const COLUMNS_OF_1: usize = 13;
+
+/// How many it covers in a row of format 2.
+const COLUMNS_OF_2: usize = 16;
 
 /// The local state has the very fields of the base.
 const AS_BASE: i64 = 3;
@@ -29,24 +33,30 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT entity_type, entity_id, format, generation, base, base_complete, base_version, local, staged, ",
-            "staged_version, base_fields, local_fields, staged_fields, reading, staged_ms, staged_count, sum ",
+            "staged_version, base_fields, local_fields, staged_fields, reading, staged_ms, staged_count, owner, sum ",
             "FROM landfall_entities ",
             $rest
         )
     };
 }
 
-const ONE: &str = select!("WHERE entity_type = ?1 AND entity_id = ?2");
-const ALL: &str = select!("ORDER BY entity_type, entity_id LIMIT ?1");
-const ALL_AFTER: &str =
-    select!("WHERE (entity_type, entity_id) > (?2, ?3) ORDER BY entity_type, entity_id LIMIT ?1");
-const OF_TYPE: &str = select!("WHERE entity_type = ?2 ORDER BY entity_id LIMIT ?1");
-const OF_TYPE_AFTER: &str = select!("WHERE entity_type = ?2 AND entity_id > ?3 ORDER BY entity_id LIMIT ?1");
+const ONE: &str = select!("WHERE owner = ?1 AND entity_type = ?2 AND entity_id = ?3");
+const ALL: &str = select!("WHERE owner = ?1 ORDER BY entity_type, entity_id LIMIT ?2");
+const ALL_AFTER: &str = select!(
+    "WHERE owner = ?1 AND (entity_type, entity_id) > (?3, ?4) ORDER BY entity_type, entity_id LIMIT ?2"
+);
+const OF_TYPE: &str = select!("WHERE owner = ?1 AND entity_type = ?3 ORDER BY entity_id LIMIT ?2");
+const OF_TYPE_AFTER: &str =
+    select!("WHERE owner = ?1 AND entity_type = ?3 AND entity_id > ?4 ORDER BY entity_id LIMIT ?2");
 
-pub(crate) fn read(connection: &Connection, key: &EntityKey) -> Result<Option<StoredEntity>, StoreError> {
+pub(crate) fn read(
+    connection: &Connection,
+    owner: Owner,
+    key: &EntityKey,
+) -> Result<Option<StoredEntity>, StoreError> {
     let mut statement = connection.prepare_cached(ONE).map_err(failed)?;
-    first_row(&mut statement, (&key.entity_type, &key.entity_id), |row| {
-        let entity = decode(row)?.ok_or_else(|| StoreError::Damaged(said_of(key)))?;
+    first_row(&mut statement, (owner.number(), &key.entity_type, &key.entity_id), |row| {
+        let entity = decode(row, owner)?.ok_or_else(|| StoreError::Damaged(said_of(key)))?;
         if entity.key != *key {
             return Err(StoreError::Corrupt(format!("an index leads to the wrong record for {key}")));
         }
@@ -56,27 +66,29 @@ pub(crate) fn read(connection: &Connection, key: &EntityKey) -> Result<Option<St
 
 pub(crate) fn after(
     connection: &Connection,
+    owner: Owner,
     entity_type: Option<&str>,
     after: Option<&EntityKey>,
     limit: usize,
 ) -> Result<EntityPage, StoreError> {
-    let limit = bound(limit);
+    let (of, limit) = (owner.number(), bound(limit));
     let fits = |key: &EntityKey| entity_type.is_none_or(|kind| key.entity_type == kind);
     match (entity_type, after) {
-        (None, None) => page(connection, ALL, [limit], after, fits),
+        (None, None) => page(connection, owner, ALL, (of, limit), after, fits),
         (None, Some(key)) => {
-            page(connection, ALL_AFTER, (limit, &key.entity_type, &key.entity_id), after, fits)
+            page(connection, owner, ALL_AFTER, (of, limit, &key.entity_type, &key.entity_id), after, fits)
         }
         (Some(kind), Some(key)) if key.entity_type.as_str() > kind => Ok(EntityPage::default()),
         (Some(kind), Some(key)) if key.entity_type == kind => {
-            page(connection, OF_TYPE_AFTER, (limit, kind, &key.entity_id), after, fits)
+            page(connection, owner, OF_TYPE_AFTER, (of, limit, kind, &key.entity_id), after, fits)
         }
-        (Some(kind), _) => page(connection, OF_TYPE, (limit, kind), after, fits),
+        (Some(kind), _) => page(connection, owner, OF_TYPE, (of, limit, kind), after, fits),
     }
 }
 
 fn page(
     connection: &Connection,
+    owner: Owner,
     sql: &str,
     params: impl Params,
     after: Option<&EntityKey>,
@@ -90,7 +102,7 @@ fn page(
         if !fits(&key) || page.last.as_ref().or(after).is_some_and(|before| *before >= key) {
             return Err(StoreError::Corrupt(format!("an index leads to {key} wrongly")));
         }
-        match decode(row) {
+        match decode(row, owner) {
             Ok(Some(entity)) => page.entities.push(entity),
             Ok(None) | Err(StoreError::Damaged(_)) => page.damaged.push(said_of(&key)),
             Err(other) => return Err(other),
@@ -112,10 +124,11 @@ fn said_of(key: &EntityKey) -> String {
 }
 
 /// The record of a row; `None` when the row fails its checksum.
-fn decode(row: &Row<'_>) -> Result<Option<StoredEntity>, StoreError> {
-    // Not verified yet, but no lie about it comes through: the checksums of both formats cover it.
+fn decode(row: &Row<'_>, owner: Owner) -> Result<Option<StoredEntity>, StoreError> {
+    // Not verified yet, but no lie about it comes through: the checksums of every format cover it.
     let columns = match row.get_ref(2).map_err(failed)?.as_i64() {
         Ok(1) => COLUMNS_OF_1,
+        Ok(2) => COLUMNS_OF_2,
         _ => COLUMNS,
     };
     let Some(row) = verify_first(Table::Entity, row, columns, COLUMNS)? else { return Ok(None) };
@@ -129,10 +142,14 @@ fn decode(row: &Row<'_>) -> Result<Option<StoredEntity>, StoreError> {
         AS_BASE => base.as_ref().map(|base| base.body.clone()),
         _ => body(&row, 7, 11)?,
     };
+    let of = if row.int(2)? == FORMAT { row.int(16)? } else { Owner::NAMELESS.number() };
+    if of != owner.number() {
+        return Ok(None);
+    }
     let (reading, changed_at) = match row.int(2)? {
         1 => (0, None),
-        FORMAT if row.is_null(14) => (row.bits(13)?, None),
-        FORMAT => (row.bits(13)?, Some(Hlc { wall_ms: row.int(14)?, counter: row.small(15)? })),
+        2 | FORMAT if row.is_null(14) => (row.bits(13)?, None),
+        2 | FORMAT => (row.bits(13)?, Some(Hlc { wall_ms: row.int(14)?, counter: row.small(15)? })),
         _ => return Err(unreadable(2)),
     };
     let staged = match body(&row, 8, 12)? {
@@ -142,18 +159,18 @@ fn decode(row: &Row<'_>) -> Result<Option<StoredEntity>, StoreError> {
     Ok(Some(StoredEntity { key, generation: row.bits(3)?, base, local, staged, reading }))
 }
 
-pub(crate) fn put(connection: &Connection, entity: &StoredEntity) -> Result<(), StoreError> {
+pub(crate) fn put(connection: &Connection, owner: Owner, entity: &StoredEntity) -> Result<(), StoreError> {
     if entity.staged.as_ref().is_some_and(|staged| staged.key != entity.key) {
         return Err(StoreError::Misuse("the staged state is that of another record".to_string()));
     }
     let sql = "INSERT INTO landfall_entities (entity_type, entity_id, format, generation, base, base_complete, \
                base_version, local, staged, staged_version, base_fields, local_fields, staged_fields, reading, \
-               staged_ms, staged_count, sum) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
-               ON CONFLICT (entity_type, entity_id) DO UPDATE SET format = ?3, generation = ?4, base = ?5, \
+               staged_ms, staged_count, owner, sum) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) \
+               ON CONFLICT (owner, entity_type, entity_id) DO UPDATE SET format = ?3, generation = ?4, base = ?5, \
                base_complete = ?6, base_version = ?7, local = ?8, staged = ?9, staged_version = ?10, \
                base_fields = ?11, local_fields = ?12, staged_fields = ?13, reading = ?14, staged_ms = ?15, \
-               staged_count = ?16, sum = ?17";
+               staged_count = ?16, sum = ?18";
     let (base, base_fields) = body_cells(entity.base.as_ref().map(|base| &base.body));
     let (local, local_fields) = match (&entity.local, entity.base.as_ref().map(|base| &base.body)) {
         // Numbers that are equal may be written in two ways, and what was written must come back.
@@ -182,10 +199,19 @@ pub(crate) fn put(connection: &Connection, entity: &StoredEntity) -> Result<(), 
             entity.reading.into(),
             changed_at.map(|at| at.wall_ms).into(),
             changed_at.map(|at| at.counter).into(),
+            owner.into(),
         ],
     );
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     statement.execute(params_from_iter(cells)).map_err(failed)?;
+    Ok(())
+}
+
+/// Forgets what is known of a record.
+pub(crate) fn remove(connection: &Connection, owner: Owner, key: &EntityKey) -> Result<(), StoreError> {
+    let sql = "DELETE FROM landfall_entities WHERE owner = ? AND entity_type = ? AND entity_id = ?";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    statement.execute((owner.number(), &key.entity_type, &key.entity_id)).map_err(failed)?;
     Ok(())
 }
 
@@ -199,11 +225,11 @@ mod tests {
         let connection = store_in_memory();
         let index = "landfall_entities USING INDEX landfall_entities_key";
         for (sql, expected) in [
-            (ONE, format!("SEARCH {index} (entity_type=? AND entity_id=?)")),
-            (ALL, format!("SCAN {index}")),
-            (ALL_AFTER, format!("SEARCH {index} ((entity_type,entity_id)>(?,?))")),
-            (OF_TYPE, format!("SEARCH {index} (entity_type=?)")),
-            (OF_TYPE_AFTER, format!("SEARCH {index} (entity_type=? AND entity_id>?)")),
+            (ONE, format!("SEARCH {index} (owner=? AND entity_type=? AND entity_id=?)")),
+            (ALL, format!("SEARCH {index} (owner=?)")),
+            (ALL_AFTER, format!("SEARCH {index} (owner=? AND (entity_type,entity_id)>(?,?))")),
+            (OF_TYPE, format!("SEARCH {index} (owner=? AND entity_type=?)")),
+            (OF_TYPE_AFTER, format!("SEARCH {index} (owner=? AND entity_type=? AND entity_id>?)")),
         ] {
             assert_eq!(plan_of(&connection, sql), expected, "{sql}");
         }

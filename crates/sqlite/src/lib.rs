@@ -15,9 +15,9 @@
 //! # Ok::<(), landfall_core::store::StoreError>(())
 //! ```
 //!
-//! Map: `open` and `file` bring up a file, `migrate` its schema, `tx` transactions, `tasks`, `entities`, `journal`,
-//! `conflicts`, `quarantined` and `meta` the rows, `codec` their encoding and checksum, `reader` the way in beside the
-//! writer. What other programs may read with plain SQL is in `docs/read-model.md`.
+//! Map: `open` and `file` bring up a file, `migrate` its schema, `identities` whose rows there are, `tx` transactions,
+//! `tasks`, `entities`, `journal`, `conflicts`, `keys`, `server_ids`, `quarantined`, `forget` and `meta` the rows, `codec`
+//! their encoding and checksum, `reader` the way in beside the writer. What other programs may read with plain SQL is in `docs/read-model.md`.
 //!
 //! [`Store::reopen`]: landfall_core::store::Store::reopen
 
@@ -26,12 +26,16 @@ mod conflicts;
 mod entities;
 mod error;
 mod file;
+mod forget;
+mod identities;
 mod journal;
+mod keys;
 mod meta;
 mod migrate;
 mod open;
 mod quarantined;
 mod reader;
+mod server_ids;
 mod store;
 mod tasks;
 mod tx;

@@ -6,11 +6,12 @@
 
 use crate::error::failed;
 use crate::file::{self, Identity, InUse, Marks};
+use crate::identities::Owner;
 use crate::meta::{self, Counters};
 use crate::migrate;
 use crate::store::SqliteStore;
 use crate::tx::{Health, Transaction};
-use landfall_core::store::{Replica, StoreError, StoreRead as _, StoreTx as _};
+use landfall_core::store::{Replica, Store, StoreError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
@@ -30,7 +31,7 @@ const WRITER_CACHE_KIB: u32 = 8_192;
 const READER_CACHE_KIB: u32 = 2_048;
 
 /// More than there are statements in this crate.
-const STATEMENTS: usize = 64;
+const STATEMENTS: usize = 128;
 
 /// What a commit that returned is worth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -56,6 +57,7 @@ pub struct Options {
     busy_timeout: Duration,
     detect_copies: bool,
     max_pages: Option<u32>,
+    identity: Option<String>,
 }
 
 impl Default for Options {
@@ -66,6 +68,7 @@ impl Default for Options {
             busy_timeout: Duration::from_secs(5),
             detect_copies: true,
             max_pages: None,
+            identity: None,
         }
     }
 }
@@ -106,6 +109,13 @@ impl Options {
         self
     }
 
+    /// Whose queue to open, as [`Store::switch_identity`] does. Default: the one for apps without accounts.
+    #[must_use]
+    pub fn identity(mut self, name: impl Into<String>) -> Self {
+        self.identity = Some(name.into());
+        self
+    }
+
     /// Opens the store at `path`, and makes it if there is no file or an empty one.
     ///
     /// # Errors
@@ -115,7 +125,10 @@ impl Options {
     pub fn open(self, path: impl AsRef<Path>) -> Result<SqliteStore, StoreError> {
         let path = file::absolute(path.as_ref())?;
         let opened = self.connect(&path, true)?;
-        Ok(SqliteStore::new(path, self, opened))
+        let identity = self.identity.clone();
+        let mut store = SqliteStore::new(path, self, opened);
+        store.switch_identity(identity.as_deref())?;
+        Ok(store)
     }
 
     pub(crate) fn timeout(&self) -> Duration {
@@ -168,23 +181,25 @@ impl Options {
         path: &Path,
         identity: &Identity,
     ) -> Result<(), StoreError> {
-        let mut tx = Transaction::immediate(connection, health)?;
+        let tx = Transaction::immediate(connection, health, Owner::NAMELESS)?;
         // Another process may have been faster since the first look.
         let marks = Marks::of(connection)?;
         let is_store = marks.check(path)?;
         migrate::climb(connection, marks.user_version)?;
         if !is_store {
-            Counters::default().write(connection)?;
+            Counters::default().write(connection, Owner::NAMELESS)?;
         }
         let opened: u64 = readable(meta::fact(connection, meta::OPENED))?.unwrap_or(0);
         meta::put_fact(connection, meta::OPENED, &opened.wrapping_add(1))?;
         if self.detect_copies {
             let known: Option<String> = readable(meta::fact(connection, meta::FILE))?;
             if known.as_deref() != Some(identity.as_str()) {
-                // A replica that cannot be read is for whoever needs it to say; the tasks can still be read.
-                if let Some(replica) = readable(tx.replica())? {
-                    let client_epoch = wall_ms().max(replica.client_epoch.saturating_add(1));
-                    tx.put_replica(&Replica { client_epoch, ..replica })?;
+                for name in meta::names_of(connection, meta::REPLICA)? {
+                    // One that cannot be read is for whoever needs it to say; the tasks can still be read.
+                    if let Some(replica) = readable::<Replica>(meta::fact(connection, &name))? {
+                        let client_epoch = wall_ms().max(replica.client_epoch.saturating_add(1));
+                        meta::put_fact(connection, &name, &Replica { client_epoch, ..replica })?;
+                    }
                 }
                 meta::put_fact(connection, meta::FILE, &identity.as_str())?;
             }
@@ -245,9 +260,11 @@ fn set_journal_mode(connection: &Connection, deadline: Instant) -> Result<(), St
     }
 }
 
-fn set_up_common(connection: &Connection, cache_kib: u32) -> Result<(), StoreError> {
+pub(crate) fn set_up_common(connection: &Connection, cache_kib: u32) -> Result<(), StoreError> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
+    // A plan that depends on what is bound would be made anew for each question with a limit.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
     run(connection, &format!("PRAGMA cache_size = -{cache_kib}"))?;
     // A schema that somebody else wrote may not call functions; a page that makes no sense is an error.
     run(connection, "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY")?;
@@ -336,6 +353,7 @@ mod tests {
                 assert_eq!(number(connection, &format!("PRAGMA {name}")).unwrap(), expected, "{name}");
             }
             assert!(connection.db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE).unwrap());
+            assert!(connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG).unwrap());
             let (reader, _in_use) = Options::default().connect_reader(&path).unwrap();
             assert_eq!(number(&reader, "PRAGMA query_only").unwrap(), 1);
             assert!(reader.is_readonly("main").unwrap());

@@ -3,6 +3,7 @@
 //! It sees what was committed and nothing else; the writer does not wait for it. Tests: the store suite.
 
 use crate::file::InUse;
+use crate::identities::Owner;
 use crate::store::give_memory_back;
 use crate::tx::{Health, Transaction};
 use landfall_core::store::{StoreError, StoreRead, StoreReader};
@@ -14,13 +15,15 @@ const ROWS_MANY: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct SqliteReader {
     connection: Connection,
+    /// Whose queue was open when the reader was made.
+    owner: Owner,
     /// Behind the connection, which must be closed first.
     _in_use: InUse,
 }
 
 impl SqliteReader {
-    pub(crate) fn new(connection: Connection, in_use: InUse) -> Self {
-        Self { connection, _in_use: in_use }
+    pub(crate) fn new(connection: Connection, owner: Owner, in_use: InUse) -> Self {
+        Self { connection, owner, _in_use: in_use }
     }
 }
 
@@ -31,7 +34,7 @@ impl StoreReader for SqliteReader {
     ) -> Result<(), StoreError> {
         // An error while reading spoils nothing: the next closure starts afresh.
         let health = Health::default();
-        let transaction = Transaction::deferred(&self.connection, &health)?;
+        let transaction = Transaction::deferred(&self.connection, &health, self.owner)?;
         let outcome = read(&transaction);
         let many = transaction.rows_read() > ROWS_MANY;
         drop(transaction);

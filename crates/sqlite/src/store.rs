@@ -4,11 +4,12 @@
 
 use crate::error::failed;
 use crate::file::Identity;
+use crate::identities::{self, Owner};
 use crate::open::{Opened, Options};
 use crate::reader::SqliteReader;
 use crate::tx::Transaction;
 use crate::wal;
-use landfall_core::store::{Store, StoreError, StoreReader, StoreTx};
+use landfall_core::store::{Counts, Store, StoreError, StoreRead as _, StoreReader, StoreTx};
 use rusqlite::Connection;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,9 @@ pub struct SqliteStore {
     options: Options,
     /// `None` when opening again failed.
     opened: Option<Opened>,
+    /// Whose queue is open.
+    identity: Option<String>,
+    owner: Owner,
 }
 
 impl SqliteStore {
@@ -47,7 +51,7 @@ impl SqliteStore {
     }
 
     pub(crate) fn new(path: PathBuf, options: Options, opened: Opened) -> Self {
-        Self { path, options, opened: Some(opened) }
+        Self { path, options, opened: Some(opened), identity: None, owner: Owner::NAMELESS }
     }
 
     /// The connection, if it may be used and the file is still the one it was opened with. A commit into a file that
@@ -64,25 +68,66 @@ impl SqliteStore {
         }
         Ok(opened)
     }
+
+    /// The number of an identity, which gets one if it has none yet.
+    fn owner_of(&self, identity: Option<&str>) -> Result<Owner, StoreError> {
+        identity.map_or(Ok(()), identities::check_name)?;
+        let opened = self.usable()?;
+        let Some(name) = identity else { return Ok(Owner::NAMELESS) };
+        let tx = Transaction::immediate(&opened.connection, &opened.health, Owner::NAMELESS)?;
+        let owner = tx.owner_of(name)?;
+        tx.finish()?;
+        Ok(owner)
+    }
 }
 
 impl Store for SqliteStore {
     fn begin(&mut self) -> Result<Box<dyn StoreTx + '_>, StoreError> {
         let opened = self.usable()?;
-        Ok(Box::new(Transaction::immediate(&opened.connection, &opened.health)?))
+        Ok(Box::new(Transaction::immediate(&opened.connection, &opened.health, self.owner)?))
     }
 
     fn reader(&self) -> Result<Option<Box<dyn StoreReader>>, StoreError> {
         self.usable()?;
         let (connection, in_use) = self.options.connect_reader(&self.path)?;
-        Ok(Some(Box::new(SqliteReader::new(connection, in_use))))
+        Ok(Some(Box::new(SqliteReader::new(connection, self.owner, in_use))))
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
         // First let go: what the failed connection believes must not be shared with the new one.
         self.opened = None;
         self.opened = Some(self.options.connect(&self.path, false)?);
+        self.owner = match self.owner_of(self.identity.as_deref()) {
+            Ok(owner) => owner,
+            Err(error) => {
+                self.opened = None;
+                return Err(error);
+            }
+        };
         Ok(())
+    }
+
+    fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
+    }
+
+    fn switch_identity(&mut self, identity: Option<&str>) -> Result<(), StoreError> {
+        self.owner = self.owner_of(identity)?;
+        self.identity = identity.map(str::to_owned);
+        Ok(())
+    }
+
+    fn identities(&mut self) -> Result<Vec<(Option<String>, Counts)>, StoreError> {
+        let opened = self.usable()?;
+        let named =
+            Transaction::deferred(&opened.connection, &opened.health, Owner::NAMELESS)?.identities()?;
+        let named = named.into_iter().map(|(name, owner)| (Some(name), owner));
+        let mut counted = Vec::new();
+        for (name, owner) in [(None, Owner::NAMELESS)].into_iter().chain(named) {
+            let counts = Transaction::deferred(&opened.connection, &opened.health, owner)?.counts()?;
+            counted.push((name, counts));
+        }
+        Ok(counted)
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {

@@ -6,15 +6,16 @@
 //! Tests: the store suite, `tests/faults.rs`.
 
 use crate::error::failed;
+use crate::identities::{self, Owner};
 use crate::meta::{self, Counters};
 use crate::tasks::{self, Before};
-use crate::{conflicts, entities, journal, quarantined};
+use crate::{conflicts, entities, forget, journal, keys, quarantined, server_ids};
 use landfall_core::conflict::ConflictRecord;
 use landfall_core::entity::StoredEntity;
 use landfall_core::id::{ConflictId, EntityKey, TaskId};
 use landfall_core::store::{
-    ConflictPage, ConflictQuery, Counts, DamagedRow, EntityPage, Lease, Page, PullState, Quarantined,
-    Replica, Savepoint, StoreError, StoreRead, StoreTx,
+    ConflictPage, ConflictQuery, Controls, Counts, DamagedRow, EntityPage, JournalPage, Lease, Page,
+    PullState, Quarantined, Replica, Savepoint, StoreError, StoreRead, StoreTx,
 };
 use landfall_core::task::{JournalEntry, StateKind, Task};
 use landfall_core::time::Timestamp;
@@ -49,6 +50,8 @@ struct Tally {
 pub(crate) struct Transaction<'c> {
     connection: &'c Connection,
     health: &'c Health,
+    /// Whose rows it is about.
+    owner: Owner,
     /// Whether SQLite still has the transaction.
     open: Cell<bool>,
     tally: Cell<Option<Tally>>,
@@ -68,22 +71,36 @@ impl fmt::Debug for Transaction<'_> {
 
 impl<'c> Transaction<'c> {
     /// Takes the write lock, waiting as long as the connection's busy timeout says.
-    pub(crate) fn immediate(connection: &'c Connection, health: &'c Health) -> Result<Self, StoreError> {
-        Self::begin(connection, health, "BEGIN IMMEDIATE")
+    pub(crate) fn immediate(
+        connection: &'c Connection,
+        health: &'c Health,
+        owner: Owner,
+    ) -> Result<Self, StoreError> {
+        Self::begin(connection, health, owner, "BEGIN IMMEDIATE")
     }
 
     /// For reading: one consistent state from the first read on.
-    pub(crate) fn deferred(connection: &'c Connection, health: &'c Health) -> Result<Self, StoreError> {
-        Self::begin(connection, health, "BEGIN DEFERRED")
+    pub(crate) fn deferred(
+        connection: &'c Connection,
+        health: &'c Health,
+        owner: Owner,
+    ) -> Result<Self, StoreError> {
+        Self::begin(connection, health, owner, "BEGIN DEFERRED")
     }
 
-    fn begin(connection: &'c Connection, health: &'c Health, sql: &str) -> Result<Self, StoreError> {
+    fn begin(
+        connection: &'c Connection,
+        health: &'c Health,
+        owner: Owner,
+        sql: &str,
+    ) -> Result<Self, StoreError> {
         if health.has_failed() {
             return Err(StoreError::Closed);
         }
         let transaction = Self {
             connection,
             health,
+            owner,
             open: Cell::new(true),
             tally: Cell::new(None),
             top: Cell::new(None),
@@ -112,6 +129,16 @@ impl<'c> Transaction<'c> {
         outcome
     }
 
+    /// The number of an identity, which gets one if it has none yet.
+    pub(crate) fn owner_of(&self, name: &str) -> Result<Owner, StoreError> {
+        self.look(|connection| identities::find_or_add(connection, name))
+    }
+
+    /// Every identity with a name.
+    pub(crate) fn identities(&self) -> Result<Vec<(String, Owner)>, StoreError> {
+        self.look(identities::all)
+    }
+
     /// How many rows were handed out in pages.
     pub(crate) fn rows_read(&self) -> usize {
         self.rows_read.get()
@@ -131,10 +158,13 @@ impl<'c> Transaction<'c> {
         let mut tally = match self.tally.get() {
             Some(tally) if !tally.uncertain => return Ok(tally),
             Some(tally) => tally,
-            None => Tally { counters: self.look(Counters::read)?, ..Tally::default() },
+            None => Tally {
+                counters: self.look(|connection| Counters::read(connection, self.owner))?,
+                ..Tally::default()
+            },
         };
         if tally.uncertain {
-            tally.counters.counts = self.look(meta::count)?;
+            tally.counters.counts = self.look(|connection| meta::count(connection, self.owner))?;
             tally.uncertain = false;
         }
         if self.top.get().is_none() {
@@ -196,7 +226,7 @@ impl<'c> Transaction<'c> {
     pub(crate) fn finish(self) -> Result<(), StoreError> {
         if self.tally.get().is_some_and(|tally| tally.changed || tally.uncertain) {
             let tally = self.tally()?;
-            self.look(|connection| tally.counters.write(connection))?;
+            self.look(|connection| tally.counters.write(connection, self.owner))?;
         }
         let outcome = self.look(|connection| execute(connection, "COMMIT"));
         if outcome.is_ok() {
@@ -221,11 +251,11 @@ fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
 
 impl StoreRead for Transaction<'_> {
     fn replica(&self) -> Result<Option<Replica>, StoreError> {
-        self.look(|connection| meta::fact(connection, meta::REPLICA))
+        self.look(|connection| meta::fact(connection, &self.owner.fact(meta::REPLICA)))
     }
 
     fn lease(&self) -> Result<Option<Lease>, StoreError> {
-        self.look(|connection| meta::fact(connection, meta::LEASE))
+        self.look(|connection| meta::fact(connection, &self.owner.fact(meta::LEASE)))
     }
 
     fn counts(&self) -> Result<Counts, StoreError> {
@@ -233,47 +263,71 @@ impl StoreRead for Transaction<'_> {
     }
 
     fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
-        self.look(|connection| tasks::by_id(connection, id))
+        self.look(|connection| tasks::by_id(connection, self.owner, id))
     }
 
     fn tasks_after(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
-        self.page(|connection| tasks::after(connection, after, limit))
+        self.page(|connection| tasks::after(connection, self.owner, after, limit))
     }
 
     fn last_of_entity(&self, entity: &EntityKey) -> Result<Option<Task>, StoreError> {
-        self.look(|connection| tasks::last_of_entity(connection, entity))
+        self.look(|connection| tasks::last_of_entity(connection, self.owner, entity))
     }
 
     fn next_of_entity(&self, entity: &EntityKey, after: u64) -> Result<Option<Task>, StoreError> {
-        self.look(|connection| tasks::next_of_entity(connection, entity, after))
+        self.look(|connection| tasks::next_of_entity(connection, self.owner, entity, after))
+    }
+
+    fn next_in_line(&self, entity: &EntityKey, after: u64) -> Result<Option<Task>, StoreError> {
+        self.look(|connection| tasks::next_in_line(connection, self.owner, entity, after))
+    }
+
+    fn tasks_of_group(&self, group: &str) -> Result<Page, StoreError> {
+        self.page(|connection| tasks::of_group(connection, self.owner, group))
+    }
+
+    fn waiting_for(&self, parent: TaskId, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.page(|connection| tasks::waiting_for(connection, self.owner, parent, after, limit))
+    }
+
+    fn held_after(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.page(|connection| tasks::held_after(connection, self.owner, after, limit))
+    }
+
+    fn lapsed(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError> {
+        self.page(|connection| tasks::lapsed(connection, self.owner, now, limit))
+    }
+
+    fn next_lapse(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.look(|connection| tasks::next_lapse(connection, self.owner))
     }
 
     fn next_of_lane(&self, lane: &str, after: u64) -> Result<Option<Task>, StoreError> {
-        self.look(|connection| tasks::next_of_lane(connection, lane, after))
+        self.look(|connection| tasks::next_of_lane(connection, self.owner, lane, after))
     }
 
     fn claimable(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError> {
-        self.page(|connection| tasks::claimable(connection, now, limit))
+        self.page(|connection| tasks::claimable(connection, self.owner, now, limit))
     }
 
     fn next_claim(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        self.look(|connection| tasks::next_claim(connection, now))
+        self.look(|connection| tasks::next_claim(connection, self.owner, now))
     }
 
     fn waiting_after(&self, moment: Timestamp, limit: usize) -> Result<Page, StoreError> {
-        self.page(|connection| tasks::waiting_after(connection, moment, limit))
+        self.page(|connection| tasks::waiting_after(connection, self.owner, moment, limit))
     }
 
     fn tasks_in_state(&self, state: StateKind, after: u64, limit: usize) -> Result<Page, StoreError> {
-        self.page(|connection| tasks::in_state(connection, state, after, limit))
+        self.page(|connection| tasks::in_state(connection, self.owner, state, after, limit))
     }
 
     fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.look(tasks::oldest)
+        self.look(|connection| tasks::oldest(connection, self.owner))
     }
 
     fn entity(&self, key: &EntityKey) -> Result<Option<StoredEntity>, StoreError> {
-        self.look(|connection| entities::read(connection, key))
+        self.look(|connection| entities::read(connection, self.owner, key))
     }
 
     fn entities_after(
@@ -282,41 +336,68 @@ impl StoreRead for Transaction<'_> {
         after: Option<&EntityKey>,
         limit: usize,
     ) -> Result<EntityPage, StoreError> {
-        let page = self.look(|connection| entities::after(connection, entity_type, after, limit))?;
+        let page =
+            self.look(|connection| entities::after(connection, self.owner, entity_type, after, limit))?;
         self.have_read(page.entities.len() + page.damaged.len());
         Ok(page)
     }
 
     fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError> {
-        self.look(|connection| journal::entry(connection, id))
+        self.look(|connection| journal::entry(connection, self.owner, id))
+    }
+
+    fn journal_entries(&self, before: Option<TaskId>, limit: usize) -> Result<JournalPage, StoreError> {
+        let page = self.look(|connection| journal::newest(connection, self.owner, before, limit))?;
+        self.have_read(page.entries.len() + page.damaged.len());
+        Ok(page)
+    }
+
+    fn deduplicated(&self, key: &str) -> Result<Option<TaskId>, StoreError> {
+        self.look(|connection| keys::task_of(connection, self.owner, key))
+    }
+
+    fn server_id(&self, key: &EntityKey) -> Result<Option<String>, StoreError> {
+        self.look(|connection| server_ids::of_record(connection, self.owner, key))
+    }
+
+    fn local_id(&self, key: &EntityKey) -> Result<Option<String>, StoreError> {
+        self.look(|connection| server_ids::of_server(connection, self.owner, key))
+    }
+
+    fn knows_server_ids(&self) -> Result<bool, StoreError> {
+        self.look(|connection| server_ids::any(connection, self.owner))
+    }
+
+    fn controls(&self) -> Result<Option<Controls>, StoreError> {
+        self.look(|connection| meta::fact(connection, &self.owner.fact(meta::CONTROLS)))
     }
 
     fn conflict(&self, id: ConflictId) -> Result<Option<ConflictRecord>, StoreError> {
-        self.look(|connection| conflicts::by_id(connection, id))
+        self.look(|connection| conflicts::by_id(connection, self.owner, id))
     }
 
     fn conflicts(&self, which: &ConflictQuery, limit: usize) -> Result<ConflictPage, StoreError> {
-        let page = self.look(|connection| conflicts::page(connection, which, limit))?;
+        let page = self.look(|connection| conflicts::page(connection, self.owner, which, limit))?;
         self.have_read(page.conflicts.len() + page.damaged.len());
         Ok(page)
     }
 
     fn pull_state(&self) -> Result<Option<PullState>, StoreError> {
-        self.look(|connection| meta::fact(connection, meta::PULL))
+        self.look(|connection| meta::fact(connection, &self.owner.fact(meta::PULL)))
     }
 
     fn quarantined(&self, limit: usize) -> Result<Vec<Quarantined>, StoreError> {
-        self.look(|connection| quarantined::newest(connection, limit))
+        self.look(|connection| quarantined::newest(connection, self.owner, limit))
     }
 }
 
 impl StoreTx for Transaction<'_> {
     fn put_replica(&mut self, replica: &Replica) -> Result<(), StoreError> {
-        self.look(|connection| meta::put_fact(connection, meta::REPLICA, replica))
+        self.look(|connection| meta::put_fact(connection, &self.owner.fact(meta::REPLICA), replica))
     }
 
     fn put_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {
-        self.look(|connection| meta::put_fact(connection, meta::LEASE, lease))
+        self.look(|connection| meta::put_fact(connection, &self.owner.fact(meta::LEASE), lease))
     }
 
     fn next_seq(&mut self) -> Result<u64, StoreError> {
@@ -328,7 +409,7 @@ impl StoreTx for Transaction<'_> {
     fn put_task(&mut self, task: &Task) -> Result<(), StoreError> {
         self.tally()?;
         let above_all = self.top.get().is_some_and(|top| task.seq > top);
-        let before = self.look(|connection| tasks::put(connection, task, above_all))?;
+        let before = self.look(|connection| tasks::put(connection, self.owner, task, above_all))?;
         self.top.set(self.top.get().max(Some(task.seq)));
         self.moved(&before, Some(task.state.kind()))?;
         self.used(task.seq)
@@ -338,43 +419,67 @@ impl StoreTx for Transaction<'_> {
         if entry.task_id != task.id {
             return Err(StoreError::Misuse("a task is settled with the entry of another".to_string()));
         }
-        let Some(before) = self.look(|connection| tasks::remove(connection, task))? else {
+        let Some(before) = self.look(|connection| tasks::remove(connection, self.owner, task))? else {
             return Err(StoreError::Misuse("a task is settled that is not in the queue".to_string()));
         };
         self.moved(&before, None)?;
-        self.look(|connection| journal::put_entry(connection, entry))
+        self.look(|connection| journal::put_entry(connection, self.owner, entry))
     }
 
     fn quarantine(&mut self, row: &DamagedRow) -> Result<(), StoreError> {
         let mut tally = self.tally()?;
-        self.look(|connection| tasks::quarantine(connection, row.seq))?;
+        self.look(|connection| tasks::quarantine(connection, self.owner, row.seq))?;
         (tally.changed, tally.uncertain) = (true, true);
         self.tally.set(Some(tally));
         Ok(())
     }
 
     fn put_entity(&mut self, entity: &StoredEntity) -> Result<(), StoreError> {
-        self.look(|connection| entities::put(connection, entity))
+        self.look(|connection| entities::put(connection, self.owner, entity))
+    }
+
+    fn remove_entity(&mut self, key: &EntityKey) -> Result<(), StoreError> {
+        self.look(|connection| entities::remove(connection, self.owner, key))
+    }
+
+    fn forget_records(&mut self, limit: usize) -> Result<usize, StoreError> {
+        self.look(|connection| forget::records(connection, self.owner, limit))
+    }
+
+    fn put_server_id(&mut self, key: &EntityKey, server_id: &str) -> Result<(), StoreError> {
+        self.look(|connection| server_ids::put(connection, self.owner, key, server_id))
+    }
+
+    fn put_deduplicated(&mut self, key: &str, task: TaskId, at: Timestamp) -> Result<(), StoreError> {
+        self.look(|connection| keys::put(connection, self.owner, key, task, at))
+    }
+
+    fn put_controls(&mut self, controls: &Controls) -> Result<(), StoreError> {
+        self.look(|connection| meta::put_fact(connection, &self.owner.fact(meta::CONTROLS), controls))
     }
 
     fn put_conflict(&mut self, conflict: &ConflictRecord) -> Result<(), StoreError> {
-        self.look(|connection| conflicts::put(connection, conflict))
+        self.look(|connection| conflicts::put(connection, self.owner, conflict))
     }
 
     fn put_pull_state(&mut self, state: &PullState) -> Result<(), StoreError> {
-        self.look(|connection| meta::put_fact(connection, meta::PULL, state))
+        self.look(|connection| meta::put_fact(connection, &self.owner.fact(meta::PULL), state))
     }
 
     fn put_quarantined(&mut self, record: &Quarantined) -> Result<(), StoreError> {
-        self.look(|connection| quarantined::put(connection, record))
+        self.look(|connection| quarantined::put(connection, self.owner, record))
     }
 
     fn prune_conflicts(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.look(|connection| conflicts::prune(connection, before, limit))
+        self.look(|connection| conflicts::prune(connection, self.owner, before, limit))
+    }
+
+    fn prune_deduplicated(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.look(|connection| keys::prune(connection, self.owner, before, limit))
     }
 
     fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.look(|connection| journal::prune(connection, before, limit))
+        self.look(|connection| journal::prune(connection, self.owner, before, limit))
     }
 
     fn savepoint(&mut self) -> Result<Savepoint, StoreError> {

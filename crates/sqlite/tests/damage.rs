@@ -7,13 +7,13 @@ mod support;
 use landfall_core::conflict::ConflictRecord;
 use landfall_core::entity::StoredEntity;
 use landfall_core::id::{ConflictId, TaskId};
-use landfall_core::store::{ConflictQuery, Counts, DamagedRow, Store, StoreError, StoreRead};
-use landfall_core::task::{StateKind, Task, TaskState};
+use landfall_core::store::{ConflictQuery, Controls, Counts, DamagedRow, Store, StoreError, StoreRead};
+use landfall_core::task::{Standing, StateKind, Task, TaskState, Terms};
 use landfall_core::time::Timestamp;
 use landfall_sqlite::{Durability, SqliteStore};
 use landfall_testkit::conformance::store::samples::{
-    client, conflict, ended, entity, full_task, lease, note, open_conflict, pull_state, quarantined, replica,
-    task,
+    client, conflict, ended, entity, full_task, full_terms, lease, note, open_conflict, pull_state,
+    quarantined, replica, task,
 };
 use rusqlite::Connection;
 use std::collections::BTreeMap;
@@ -34,7 +34,13 @@ fn rows() -> Vec<Task> {
         }
     });
     let dead = Task { state: TaskState::Conflict, claim_at: None, ..task(60, &note("dead")) };
-    small.chain([full_task(50), dead]).collect()
+    // Of every kind that stands in an index of its own.
+    let waits = (51..=55).map(|seq| {
+        let terms = Terms { expires_at: Some(Timestamp(seq as i64)), ..full_terms() };
+        let standing = Standing { held: true, passed_over: seq == 55, cancelling: false };
+        Task { terms, standing, claim_at: None, lane: Some("lane".into()), ..task(seq, &note("waits")) }
+    });
+    small.chain([full_task(50), dead]).chain(waits).collect()
 }
 
 fn fill(store: &mut SqliteStore) {
@@ -49,7 +55,14 @@ fn fill(store: &mut SqliteStore) {
         conflicts().iter().for_each(|record| tx.put_conflict(record).unwrap());
         tx.put_pull_state(&pull_state(1)).unwrap();
         (0..5).for_each(|at| tx.put_quarantined(&quarantined(at)).unwrap());
+        tx.put_deduplicated("key", settled.id, Timestamp(1)).unwrap();
+        tx.put_server_id(&note("1"), "17").unwrap();
+        tx.put_controls(&controls()).unwrap();
     });
+}
+
+fn controls() -> Controls {
+    Controls { all: true, types: ["note".to_owned()].into(), lanes: ["lane".to_owned()].into() }
 }
 
 /// In the order in which they are kept.
@@ -76,6 +89,10 @@ fn look_at_everything(rows: &dyn StoreRead, seen: &mut Seen) {
     let known: BTreeMap<u64, Task> = self::rows().into_iter().map(|task| (task.seq, task)).collect();
     let mut pages = vec![rows.tasks_after(0, 99), rows.claimable(Timestamp(60), 99)];
     pages.extend(StateKind::ALL.map(|state| rows.tasks_in_state(state, 0, 99)));
+    let terms = full_terms();
+    pages.push(rows.tasks_of_group(terms.group.as_deref().unwrap()));
+    pages.extend(terms.waits_for.iter().map(|parent| rows.waiting_for(*parent, 0, 99)));
+    pages.extend([rows.held_after(0, 99), rows.lapsed(Timestamp(60), 99)]);
     for page in pages {
         match page {
             Ok(page) => {
@@ -116,6 +133,18 @@ fn look_at_everything(rows: &dyn StoreRead, seen: &mut Seen) {
     let settled = task(70, &note("settled"));
     let same = |found: Option<_>| found.inspect(|found| assert_eq!(*found, ended(&settled, 5))).is_some();
     note_one(rows.journal(settled.id).map(same));
+    note_one(rows.journal_entries(None, 9).map(|page| {
+        page.entries.iter().for_each(|found| assert_eq!(*found, ended(&settled, 5)));
+        !page.entries.is_empty()
+    }));
+    let same = |found: Option<_>| found.inspect(|found| assert_eq!(*found, settled.id)).is_some();
+    note_one(rows.deduplicated("key").map(same));
+    let same = |found: Option<String>| found.inspect(|found| assert_eq!(found, "17")).is_some();
+    note_one(rows.server_id(&note("1")).map(same));
+    let same = |found: Option<String>| found.inspect(|found| assert_eq!(found, "1")).is_some();
+    note_one(rows.local_id(&note("17")).map(same));
+    note_one(rows.controls().map(|found| found.inspect(|found| assert_eq!(*found, controls())).is_some()));
+    note_one(rows.next_lapse().map(|found| found.is_some()));
     for record in conflicts() {
         let same = |found: Option<_>| found.inspect(|found| assert_eq!(*found, record)).is_some();
         note_one(rows.conflict(record.id).map(same));
@@ -297,7 +326,7 @@ fn every_column_of_a_task_is_under_the_checksum() {
     let sql = "SELECT name FROM pragma_table_info('landfall_tasks') WHERE name <> 'sum'";
     let columns: Vec<String> =
         raw.prepare(sql).unwrap().query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect();
-    assert_eq!(columns.len(), 30);
+    assert_eq!(columns.len(), 37);
     let mut texts = 0;
     for column in columns {
         raw.execute_batch("SAVEPOINT before").unwrap();
@@ -360,7 +389,8 @@ fn every_column_of_records_conflicts_and_notes_is_under_the_checksum() {
     for (at, table, columns) in
         [(0, "landfall_entities", 16), (1, "landfall_conflicts", 8), (2, "landfall_quarantined", 3)]
     {
-        let sql = format!("SELECT name FROM pragma_table_info('{table}') WHERE name NOT IN ('id', 'sum')");
+        let sql =
+            format!("SELECT name FROM pragma_table_info('{table}') WHERE name NOT IN ('id', 'sum', 'owner')");
         let mut names = raw.prepare(&sql).unwrap();
         let names: Vec<String> = names.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         assert_eq!(names.len(), columns);
@@ -380,6 +410,101 @@ fn every_column_of_records_conflicts_and_notes_is_under_the_checksum() {
             assert_eq!(whole(), all);
         }
     }
+}
+
+/// Damage to whose row it is must not put one person's changes before another.
+#[test]
+fn a_row_that_moves_to_another_identity_is_not_believed_there() {
+    let folder = Folder::new();
+    let path = folder.file("x.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    fill(&mut store);
+    commit(&mut store, |tx| {
+        let ended_task = task(77, &note("77"));
+        tx.put_task(&ended_task).unwrap();
+        tx.settle_task(&ended_task, &ended(&ended_task, 1)).unwrap();
+        tx.put_task(&task(78, &note("78"))).unwrap();
+    });
+    let raw = Connection::open(&path).unwrap();
+    let move_all = |owner: i64| {
+        for table in ["entities", "conflicts", "quarantined", "journal", "server_ids", "keys"] {
+            raw.execute(&format!("UPDATE landfall_{table} SET owner = ?"), [owner]).unwrap();
+        }
+    };
+    store.switch_identity(Some("alice")).unwrap();
+    move_all(1);
+    raw.execute("UPDATE landfall_tasks SET seq = (1 << 40) + seq", ()).unwrap();
+    let tx = store.begin().unwrap();
+    assert_eq!(tx.tasks_after(0, 99).unwrap().tasks, []);
+    assert!(tx.tasks_after(0, 99).unwrap().damaged.len() > 1);
+    let records = tx.entities_after(None, None, 99).unwrap();
+    assert_eq!((records.entities.len(), records.damaged.len()), (0, 9));
+    let conflicts = tx.conflicts(&ConflictQuery::default(), 99).unwrap();
+    assert_eq!((conflicts.conflicts.len(), conflicts.damaged.len()), (0, 6));
+    let journal = tx.journal_entries(None, 99).unwrap();
+    assert_eq!((journal.entries.len(), journal.damaged.is_empty()), (0, false));
+    assert!(matches!(tx.journal(task(77, &note("77")).id), Err(StoreError::Damaged(_))));
+    assert_eq!(tx.quarantined(99).unwrap(), []);
+    assert!(matches!(tx.server_id(&note("1")), Err(StoreError::Damaged(_))));
+    assert!(matches!(tx.local_id(&note("17")), Err(StoreError::Damaged(_))));
+    assert!(matches!(tx.deduplicated("key"), Err(StoreError::Damaged(_))));
+    drop(tx);
+    move_all(0);
+    store.switch_identity(None).unwrap();
+    let records = store.begin().unwrap().entities_after(None, None, 99).unwrap();
+    assert_eq!((records.entities.len(), records.damaged.len()), (9, 0), "the content itself was whole");
+}
+
+/// Rows of older formats have no owner in their checksum: they are those of the queue without a name.
+#[test]
+fn an_old_row_that_moves_to_another_identity_is_not_believed_there() {
+    let folder = Folder::new();
+    let path = folder.file("x.db");
+    let raw = Connection::open(&path).unwrap();
+    raw.execute_batch(include_str!("golden/schema-2.sql")).unwrap();
+    drop(raw);
+    let mut store = SqliteStore::options().identity("alice").open(&path).unwrap();
+    let raw = Connection::open(&path).unwrap();
+    for table in ["entities", "conflicts", "quarantined", "journal"] {
+        assert!(raw.execute(&format!("UPDATE landfall_{table} SET owner = 1"), ()).unwrap() > 0);
+    }
+    let tx = store.begin().unwrap();
+    let records = tx.entities_after(None, None, 99).unwrap();
+    assert_eq!((records.entities.len(), records.damaged.len()), (0, 1));
+    let conflicts = tx.conflicts(&ConflictQuery::default(), 99).unwrap();
+    assert_eq!((conflicts.conflicts.len(), conflicts.damaged.len()), (0, 2));
+    let journal = tx.journal_entries(None, 99).unwrap();
+    assert_eq!((journal.entries.len(), journal.damaged.len()), (0, 1));
+    assert_eq!(tx.quarantined(99).unwrap(), []);
+}
+
+#[test]
+fn no_identity_is_made_while_the_name_of_one_cannot_be_read() {
+    let folder = Folder::new();
+    let path = folder.file("x.db");
+    let mut store = SqliteStore::options().identity("alice").open(&path).unwrap();
+    store.switch_identity(Some("bob")).unwrap();
+    let raw = Connection::open(&path).unwrap();
+    raw.execute("UPDATE landfall_identities SET name = 'alicf' WHERE name = 'alice'", ()).unwrap();
+    for name in ["alice", "alicf", "carol"] {
+        let refused = store.switch_identity(Some(name));
+        assert!(matches!(refused, Err(StoreError::Damaged(_))), "{name}: {refused:?}");
+    }
+    assert_eq!(store.identity(), Some("bob"));
+    store.switch_identity(None).unwrap();
+    store.switch_identity(Some("bob")).unwrap();
+    assert!(matches!(store.identities(), Err(StoreError::Damaged(_))));
+    // A number that was given is never given again, even if nobody remembers to whom.
+    raw.execute("DELETE FROM landfall_identities", ()).unwrap();
+    raw.execute("DELETE FROM landfall_facts WHERE name LIKE '2/%'", ()).unwrap();
+    let seq = (2_u64 << 40) + 1;
+    commit(&mut store, |tx| tx.put_task(&task(seq, &note("1"))).unwrap());
+    store.switch_identity(Some("dave")).unwrap();
+    assert_eq!(store.begin().unwrap().counts().unwrap(), Counts::default());
+    let number: i64 = raw
+        .query_one("SELECT number FROM landfall_identities WHERE name = 'dave'", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(number, 3);
 }
 
 /// A conflict that waits must not be thrown away because its row says that it does not.

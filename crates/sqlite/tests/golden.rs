@@ -15,9 +15,11 @@ use landfall_core::id::{ConflictId, EntityKey, Fence, Fingerprint, IdempotencyKe
 use landfall_core::merge::rule::FieldRule;
 use landfall_core::merge::{BaseValue, Chosen, FieldConflict, Misfit, Path, Step};
 use landfall_core::store::{
-    ConflictQuery, Counts, Lease, PullState, Quarantined, Replica, Store as _, StoreRead,
+    ConflictQuery, Controls, Counts, Lease, PullState, Quarantined, Replica, Store as _, StoreRead,
 };
-use landfall_core::task::{FailureNote, Frozen, JournalEntry, Task, TaskState, Verdict};
+use landfall_core::task::{
+    FailureNote, Frozen, History, JournalEntry, Orphaned, Standing, Task, TaskState, Terms, Verdict,
+};
 use landfall_core::time::{Hlc, Timestamp};
 use landfall_core::value::{Fields, Value};
 use landfall_sqlite::SqliteStore;
@@ -46,6 +48,7 @@ fn sent() -> Task {
         generation: 1,
         intent: Intent {
             operation: Operation::Upsert,
+            action: None,
             fields: fields(),
             unset: ["gone".to_owned(), "too".to_owned()].into(),
         },
@@ -67,12 +70,19 @@ fn sent() -> Task {
         claim_at: Some(Timestamp(1_763_870_000_005)),
         attempts: 5,
         conflict_rounds: 1,
-        last_failure: Some(FailureNote {
-            kind: FailureKind::Transient,
-            code: Some("overloaded".into()),
-            message: "503".into(),
-            at: Timestamp(1_763_870_000_006),
-        }),
+        history: [failure()].into_iter().collect(),
+        terms: Terms::default(),
+        standing: Standing::default(),
+    }
+}
+
+fn failure() -> FailureNote {
+    FailureNote {
+        kind: FailureKind::Transient,
+        code: Some("overloaded".into()),
+        message: "503".into(),
+        answer: None,
+        at: Timestamp(1_763_870_000_006),
     }
 }
 
@@ -87,7 +97,7 @@ fn plain(seq: u64, state: TaskState, claim_at: Option<Timestamp>) -> Task {
         state,
         frozen: None,
         claim_at,
-        last_failure: None,
+        history: History::default(),
         ..sent()
     }
 }
@@ -100,6 +110,29 @@ fn tasks() -> Vec<Task> {
         plain(6, TaskState::Conflict, None),
         plain(7, TaskState::Dead { why: FailureKind::Rejected }, None),
     ]
+}
+
+/// What schema 3 can say of a task.
+fn command() -> Task {
+    Task {
+        intent: Intent { action: Some("submit".into()), ..Intent::new(Operation::Action) },
+        history: [FailureNote { answer: Some("{}".into()), ..failure() }, failure()].into_iter().collect(),
+        terms: Terms {
+            expires_at: Some(Timestamp(1_763_870_000_016)),
+            tags: ["a".to_owned(), "é".to_owned()].into(),
+            unmetered_only: true,
+            at_most_once: true,
+            group: Some("group".into()),
+            waits_for: [sent().id].into(),
+            orphaned: Orphaned::Detach,
+        },
+        standing: Standing { passed_over: true, held: true, cancelling: true },
+        ..plain(8, TaskState::Pending { retry_at: None }, None)
+    }
+}
+
+fn controls() -> Controls {
+    Controls { all: true, types: ["note".to_owned()].into(), lanes: ["lane".to_owned()].into() }
 }
 
 fn entity() -> StoredEntity {
@@ -131,6 +164,7 @@ fn entry() -> JournalEntry {
         version: Some("6".into()),
         at: Timestamp(1_763_870_000_007),
         payload: "{}".into(),
+        became: None,
     }
 }
 
@@ -240,13 +274,25 @@ fn lease() -> Lease {
 
 /// What is the same in every schema.
 fn assert_common(tx: &dyn StoreRead) {
-    let page = tx.tasks_after(0, 99).unwrap();
-    assert_eq!(page.damaged, []);
-    assert_eq!(page.tasks, tasks());
+    assert_tasks(tx, &tasks());
     let counts = Counts { pending: 1, in_flight: 1, unknown: 1, conflict: 1, dead: 1 };
     assert_eq!(tx.counts().unwrap(), counts);
     assert_eq!(tx.journal(entry().task_id).unwrap(), Some(entry()));
+    assert_eq!(tx.journal_entries(None, 9).unwrap().entries, [entry()]);
     assert_eq!(tx.lease().unwrap(), Some(lease()));
+    assert_eq!(tx.claimable(Timestamp(1), 9).unwrap().tasks, tasks()[1..2]);
+    assert_eq!(tx.waiting_after(Timestamp(1), 9).unwrap().tasks, tasks()[..1]);
+    assert_eq!(tx.next_of_lane("lane", 0).unwrap(), Some(sent()));
+    assert_eq!(tx.next_in_line(&key(), 3).unwrap().as_ref(), tasks().get(1));
+}
+
+fn assert_tasks(tx: &dyn StoreRead, tasks: &[Task]) {
+    let page = tx.tasks_after(0, 99).unwrap();
+    assert_eq!(page.damaged, []);
+    assert_eq!(page.tasks, tasks);
+    for task in tasks {
+        assert_eq!(tx.task(task.id).unwrap().as_ref(), Some(task));
+    }
 }
 
 fn conflicts(tx: &dyn StoreRead) -> Vec<ConflictRecord> {
@@ -268,7 +314,7 @@ fn read_twice(golden: &str, check: impl Fn(&dyn StoreRead)) {
         check(store.begin().unwrap().as_ref());
     }
     let raw = Connection::open(&path).unwrap();
-    assert_eq!(support::number(&raw, "PRAGMA user_version"), 2);
+    assert_eq!(support::number(&raw, "PRAGMA user_version"), 3);
     let check = |pragma: &str| raw.query_one(pragma, (), |row| row.get::<_, String>(0)).unwrap();
     assert_eq!(check("PRAGMA integrity_check"), "ok");
     // However it came there, the schema is the same.
@@ -303,17 +349,60 @@ fn rows_of_schema_2_are_read() {
     });
 }
 
+/// Whose rows there are beside those of the queue without a name.
+const NAME: &str = "alice \u{e9}";
+
+#[test]
+fn rows_of_schema_3_are_read() {
+    read_twice(include_str!("golden/schema-3.sql"), |tx| {
+        assert_tasks(tx, &[tasks(), vec![command()]].concat());
+        assert_eq!(tx.waiting_for(sent().id, 0, 9).unwrap().tasks, [command()]);
+        assert_eq!(tx.tasks_of_group("group").unwrap().tasks, [command()]);
+        assert_eq!(tx.held_after(0, 9).unwrap().tasks, [command()]);
+        assert_eq!(tx.lapsed(Timestamp(1_763_870_000_016), 9).unwrap().tasks, [command()]);
+        assert_eq!(tx.journal_entries(None, 9).unwrap().entries, [requeued(), entry()]);
+        assert_eq!(tx.entity(&key()).unwrap(), Some(entity()));
+        assert_eq!((tx.replica().unwrap(), tx.lease().unwrap()), (Some(replica()), Some(lease())));
+        assert_eq!(conflicts(tx), [open(), settled()]);
+        assert_eq!(tx.pull_state().unwrap(), Some(pull_state()));
+        assert_eq!(tx.quarantined(9).unwrap(), [quarantined()]);
+        assert_eq!(tx.controls().unwrap(), Some(controls()));
+        assert_eq!(tx.deduplicated("key").unwrap(), Some(sent().id));
+        assert_eq!(tx.server_id(&key()).unwrap(), Some("17".to_owned()));
+        assert_eq!(tx.local_id(&EntityKey::new("note", "17")).unwrap(), Some(key().entity_id));
+    });
+    let folder = support::Folder::new();
+    let path = folder.file("x.db");
+    Connection::open(&path).unwrap().execute_batch(include_str!("golden/schema-3.sql")).unwrap();
+    let mut store = SqliteStore::options().detect_copies(false).identity(NAME).open(&path).unwrap();
+    let tx = store.begin().unwrap();
+    let own = plain((1 << 40) + 1, TaskState::Conflict, None);
+    assert_eq!(tx.tasks_after(0, 9).unwrap().tasks, [own]);
+    assert_eq!(tx.counts().unwrap(), Counts { conflict: 1, ..Counts::default() });
+    assert_eq!(tx.entity(&key()).unwrap(), Some(entity_of_1()));
+    assert_eq!(tx.quarantined(9).unwrap(), []);
+}
+
+fn requeued() -> JournalEntry {
+    let (task_id, at) = (TaskId::derive(client(), &key(), 1_000), Timestamp(1_763_870_000_017));
+    JournalEntry { task_id, verdict: Verdict::Requeued, became: Some(sent().id), at, ..entry() }
+}
+
 /// Row by row, what is written today is what was written then.
 #[test]
-fn rows_of_schema_2_are_still_written_the_same() {
+fn rows_of_schema_3_are_still_written_the_same() {
     let folder = support::Folder::new();
     let path = folder.file("x.db");
     let mut store = SqliteStore::options().detect_copies(false).open(&path).unwrap();
     support::commit(&mut store, |tx| {
         tasks().iter().for_each(|task| tx.put_task(task).unwrap());
-        let settled_task = plain(2, TaskState::Pending { retry_at: None }, None);
-        tx.put_task(&settled_task).unwrap();
-        tx.settle_task(&settled_task, &entry()).unwrap();
+        tx.put_task(&command()).unwrap();
+        let ended = plain(2, TaskState::Pending { retry_at: None }, None);
+        tx.put_task(&ended).unwrap();
+        tx.settle_task(&ended, &entry()).unwrap();
+        let ended = Task { id: requeued().task_id, ..ended };
+        tx.put_task(&ended).unwrap();
+        tx.settle_task(&ended, &requeued()).unwrap();
         tx.put_entity(&entity()).unwrap();
         tx.put_conflict(&settled()).unwrap();
         tx.put_conflict(&open()).unwrap();
@@ -321,6 +410,15 @@ fn rows_of_schema_2_are_still_written_the_same() {
         tx.put_lease(&lease()).unwrap();
         tx.put_pull_state(&pull_state()).unwrap();
         tx.put_quarantined(&quarantined()).unwrap();
+        tx.put_controls(&controls()).unwrap();
+        tx.put_deduplicated("key", sent().id, Timestamp(1_763_870_000_018)).unwrap();
+        tx.put_server_id(&key(), "17").unwrap();
+    });
+    store.switch_identity(Some(NAME)).unwrap();
+    support::commit(&mut store, |tx| {
+        let seq = tx.next_seq().unwrap();
+        tx.put_task(&plain(seq, TaskState::Conflict, None)).unwrap();
+        tx.put_entity(&entity_of_1()).unwrap();
     });
     drop(store);
     let raw = Connection::open(&path).unwrap();
@@ -328,13 +426,7 @@ fn rows_of_schema_2_are_still_written_the_same() {
     if let Ok(place) = std::env::var("LANDFALL_WRITE_GOLDEN") {
         std::fs::write(place, &written).unwrap();
     }
-    assert_eq!(written, include_str!("golden/schema-2.sql"));
-    // What has not changed since schema 1 is written as it was then.
-    let same = ["tasks", "journal"].map(|table| format!("INSERT INTO landfall_{table} "));
-    let old = include_str!("golden/format-1.sql").lines();
-    let old: Vec<&str> = old.filter(|line| same.iter().any(|start| line.starts_with(start))).collect();
-    assert_eq!(old.len(), 6);
-    assert!(old.iter().all(|row| written.lines().any(|line| line == *row)));
+    assert_eq!(written, include_str!("golden/schema-3.sql"));
 }
 
 fn lines(raw: &Connection, sql: &str) -> Vec<String> {
@@ -349,7 +441,7 @@ fn schema(raw: &Connection) -> Vec<String> {
 /// The whole database as SQL.
 fn dump(raw: &Connection) -> String {
     let mut out =
-        vec!["PRAGMA application_id = 1279672652;".to_owned(), "PRAGMA user_version = 2;".to_owned()];
+        vec!["PRAGMA application_id = 1279672652;".to_owned(), "PRAGMA user_version = 3;".to_owned()];
     out.extend(lines(raw, "SELECT sql || ';' FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid"));
     for table in lines(raw, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid") {
         let columns =

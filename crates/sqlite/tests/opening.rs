@@ -59,7 +59,7 @@ fn a_new_store_is_marked_and_readable_to_its_owner_only() {
     drop(store);
     let raw = Connection::open(&path).unwrap();
     assert_eq!(number(&raw, "PRAGMA application_id"), 0x4c46_414c);
-    assert_eq!(number(&raw, "PRAGMA user_version"), 2);
+    assert_eq!(number(&raw, "PRAGMA user_version"), 3);
     let strangers = "SELECT count(*) FROM sqlite_schema WHERE tbl_name NOT LIKE 'landfall\\_%' ESCAPE '\\'";
     assert_eq!(number(&raw, strangers), 0);
 }
@@ -95,9 +95,9 @@ fn a_newer_schema_is_refused_and_left_untouched() {
     let folder = Folder::new();
     let path = folder.file("newer.db");
     make(&path);
+    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 4").unwrap();
+    assert_refused(&path, |error| *error == StoreError::TooNew { found: 4, known: 3 });
     Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
-    assert_refused(&path, |error| *error == StoreError::TooNew { found: 3, known: 2 });
-    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
     assert_intact(&path);
 }
 
@@ -115,10 +115,10 @@ fn a_newer_schema_that_is_only_in_the_log_is_refused_and_left_untouched() {
     for (name, endings) in [("a.db", &["", "-wal", "-shm"][..]), ("b.db", &["", "-wal"])] {
         let image = folder.file(name);
         crash_image(&path, &image, endings);
-        assert_refused(&image, |error| *error == StoreError::TooNew { found: 2_000_000_000, known: 2 });
+        assert_refused(&image, |error| *error == StoreError::TooNew { found: 2_000_000_000, known: 3 });
     }
     // While the newer program is running, too.
-    assert_refused(&path, |error| *error == StoreError::TooNew { found: 2_000_000_000, known: 2 });
+    assert_refused(&path, |error| *error == StoreError::TooNew { found: 2_000_000_000, known: 3 });
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_newer_schema_that_was_never_committed_does_not_count() {
     make(&path);
     let newer = Connection::open(&path).unwrap();
     newer.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
-    newer.execute_batch("BEGIN; CREATE TABLE landfall_x (n); PRAGMA user_version = 3; COMMIT").unwrap();
+    newer.execute_batch("BEGIN; CREATE TABLE landfall_x (n); PRAGMA user_version = 4; COMMIT").unwrap();
     crash_image(&path, &folder.file("torn.db"), &["", "-wal"]);
     let log = beside(&folder.file("torn.db"), "-wal");
     let bytes = fs::read(&log).unwrap();
@@ -261,6 +261,32 @@ fn a_copy_gets_another_epoch_and_the_original_keeps_its_own() {
     drop(far);
     fs::copy(&original, folder.file("third.db")).unwrap();
     assert_eq!(epoch(&folder.file("third.db")), u64::MAX, "it grows whatever the clock says");
+}
+
+/// Every queue of the file went on twice, not only the one that is opened.
+#[test]
+fn a_copy_gets_other_epochs_for_every_identity() {
+    let folder = Folder::new();
+    let (original, copy) = (folder.file("original.db"), folder.file("copy.db"));
+    let names = [None, Some("alice"), Some("bob")];
+    let mut store = SqliteStore::open(&original).unwrap();
+    for name in names {
+        store.switch_identity(name).unwrap();
+        commit(&mut store, |tx| tx.put_replica(&replica(1)).unwrap());
+    }
+    drop(store);
+    fs::copy(&original, &copy).unwrap();
+    let epochs = |path: &Path| {
+        let mut store = SqliteStore::options().identity("bob").open(path).unwrap();
+        assert_eq!(store.identity(), Some("bob"));
+        names.map(|name| {
+            store.switch_identity(name).unwrap();
+            store.begin().unwrap().replica().unwrap().unwrap().client_epoch
+        })
+    };
+    let first = replica(1).client_epoch;
+    assert_eq!(epochs(&original), [first; 3]);
+    assert!(epochs(&copy).iter().all(|epoch| *epoch > first));
 }
 
 #[test]

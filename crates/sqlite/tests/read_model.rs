@@ -77,7 +77,7 @@ fn rows<T>(raw: &Connection, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::
 
 #[test]
 fn the_view_of_records_shows_what_the_app_sees() {
-    type Record = (String, String, bool, Option<String>, Option<String>, Option<String>);
+    type Record = (String, String, bool, Option<String>, Option<String>, Option<String>, Option<String>);
     let folder = Folder::new();
     let (mut store, raw) = opened(&folder);
     let page = store.begin().unwrap().entities_after(None, None, 99).unwrap();
@@ -96,14 +96,16 @@ fn the_view_of_records_shows_what_the_app_sees() {
                 local.fields().map(Fields::to_json),
                 base.and_then(|base| base.body.fields()).map(Fields::to_json),
                 version.map(|version| version.0.clone()),
+                None,
             ))
         })
         .collect();
     assert_eq!(expected.len(), 24);
-    let sql = "SELECT entity_type, entity_id, deleted, fields, base_fields, version FROM landfall_v_records \
+    let sql = "SELECT entity_type, entity_id, deleted, fields, base_fields, version, identity FROM landfall_v_records \
                ORDER BY entity_type, entity_id";
-    let read =
-        |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?));
+    let read = |row: &Row<'_>| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
+    };
     assert_eq!(rows::<Record>(&raw, sql, read), expected);
     let sql =
         "SELECT fields ->> 'title' FROM landfall_v_records WHERE entity_type = 'note' AND entity_id = '4'";
@@ -170,6 +172,26 @@ fn the_view_of_conflicts_shows_which_wait() {
         "SELECT conflict_id, entity_type, entity_id, at, open FROM landfall_v_conflicts ORDER BY open DESC";
     let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
     assert_eq!(rows::<Conflict>(&raw, sql, read), expected);
+}
+
+#[test]
+fn the_views_say_whose_each_row_is() {
+    let folder = Folder::new();
+    let (mut store, raw) = opened(&folder);
+    let views = ["landfall_v_records", "landfall_v_queue", "landfall_v_conflicts"];
+    let before = views.map(|view| support::number(&raw, &format!("SELECT count(*) FROM {view}")));
+    store.switch_identity(Some("alice")).unwrap();
+    commit(&mut store, |tx| {
+        tx.put_entity(&entity(&note("1"))).unwrap();
+        let seq = tx.next_seq().unwrap();
+        tx.put_task(&task(seq, &note("1"))).unwrap();
+        tx.put_conflict(&conflict(&task(1, &note("1")), 1)).unwrap();
+    });
+    for (view, before) in views.into_iter().zip(before) {
+        let sql = format!("SELECT identity, count(*) FROM {view} GROUP BY identity ORDER BY identity");
+        let whose = rows::<(Option<String>, i64)>(&raw, &sql, |row| Ok((row.get(0)?, row.get(1)?)));
+        assert_eq!(whose, [(None, before), (Some("alice".to_owned()), 1)], "{view}");
+    }
 }
 
 /// The columns are a promise to other programs: none goes or changes its name.

@@ -13,6 +13,7 @@ use std::fmt;
 
 mod checks;
 mod device;
+pub mod errands;
 mod faulty_store;
 mod network;
 mod policy;

@@ -666,7 +666,8 @@ fn a_quarrel_ends_in_the_inbox_and_can_be_settled() {
 
 #[test]
 fn a_refusal_that_means_that_the_record_moved_on_is_a_conflict() {
-    let refusal = |code: &str| Outcome::Rejected(Rejection { code: code.into(), message: "no".into() });
+    let refusal =
+        |code: &str| Outcome::Rejected(Rejection { code: code.into(), message: "no".into(), answer: None });
     for code in ["conflict", "version_mismatch", "version_conflict", "precondition_failed", "stale"] {
         let mut bench = Bench::new().knows(r#"{"a":1}"#);
         bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
@@ -705,9 +706,10 @@ fn an_app_may_say_what_counts_as_a_conflict() {
         }
     }
     let flagged = Applied { fields: Some(Fields::from([("lost", true)])), ..Applied::default() };
-    for outcome in
-        [Outcome::Rejected(Rejection { code: "E42".into(), message: "no".into() }), Outcome::Applied(flagged)]
-    {
+    for outcome in [
+        Outcome::Rejected(Rejection { code: "E42".into(), message: "no".into(), answer: None }),
+        Outcome::Applied(flagged),
+    ] {
         let detector = Detector(std::sync::Arc::new(Locked));
         let conflicts = ConflictConfig { detector, ..ConflictConfig::default() };
         let mut bench = Bench::with(Config { conflicts, ..Config::default() }, EffectClass::OneEffect);
@@ -1206,7 +1208,10 @@ fn a_record_tells_how_far_it_is_synced_and_which_fields_are_dirty() {
     bench.resolve(&conflict, &Resolution::KeepRemote).unwrap();
     bench.sync();
     let batch = bench.last_sent();
-    bench.outcome(&batch, &Outcome::Rejected(Rejection { code: "no".into(), message: "never".into() }));
+    bench.outcome(
+        &batch,
+        &Outcome::Rejected(Rejection { code: "no".into(), message: "never".into(), answer: None }),
+    );
     assert_eq!(bench.status("1"), EntityStatus::Dead);
 }
 

@@ -230,6 +230,8 @@ fn open(store: &mut MemoryStore, entropy: u8) -> Machine {
         effect: EffectClass::OneEffect,
         pull: false,
         orders_writes: true,
+        atomic_groups: true,
+        actions: true,
     };
     let mut tx = store.begin().unwrap();
     let machine = Machine::open(Config::default(), capabilities, &Entropy([entropy; 32]), &mut *tx).unwrap();

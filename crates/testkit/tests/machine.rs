@@ -156,7 +156,7 @@ fn every_kind_of_failure_is_handled_as_the_table_says() {
         let seen =
             (task.state.kind().as_str(), task.attempts, task.may_coalesce(), bench.machine.gate().is_some());
         assert_eq!(seen, (state, attempts, coalesces, gate), "{kind:?} {delivery:?}");
-        assert!(task.last_failure.is_some_and(|note| note.message == "as told"));
+        assert!(task.last_failure().is_some_and(|note| note.message == "as told"));
     }
 }
 
@@ -251,7 +251,10 @@ fn a_named_lane_runs_in_order_and_other_lanes_do_not_wait() {
     bench.apply(&first, "1");
     assert_eq!(ids(&bench.last_sent()), ["2"]);
     let second = bench.last_sent();
-    bench.outcome(&second, &Outcome::Rejected(Rejection { code: "no".into(), message: "never".into() }));
+    bench.outcome(
+        &second,
+        &Outcome::Rejected(Rejection { code: "no".into(), message: "never".into(), answer: None }),
+    );
     assert_eq!(bench.counts().dead, 1);
     assert_eq!(bench.counts().pending, 1, "what is behind a dead letter waits for a decision");
 }
@@ -345,8 +348,10 @@ fn a_stale_holder_is_fenced_and_its_late_acknowledgement_is_reconciled() {
 
     // The old holder's answer comes late: a proven effect counts, a refusal does not.
     let applied = (old_batch.tasks[0].key, Outcome::Applied(Applied::default()));
-    let refused =
-        (old_batch.tasks[1].key, Outcome::Rejected(Rejection { code: "x".into(), message: "y".into() }));
+    let refused = (
+        old_batch.tasks[1].key,
+        Outcome::Rejected(Rejection { code: "x".into(), message: "y".into(), answer: None }),
+    );
     bench.answer(&old_batch, Ok(PushReply { results: vec![applied, refused], ..PushReply::default() }));
     assert!(bench.events.contains(&Event::LeaseLost));
     let left = bench.tasks();

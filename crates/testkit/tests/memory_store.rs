@@ -7,10 +7,10 @@ use landfall_core::entity::{Body, RemoteEntity, StoredEntity};
 use landfall_core::id::{ConflictId, EntityKey, TaskId};
 use landfall_core::store::memory::MemoryStore;
 use landfall_core::store::{
-    ConflictPage, ConflictQuery, Counts, DamagedRow, EntityPage, Lease, Page, PullState, Quarantined,
-    Replica, Savepoint, Store, StoreError, StoreRead, StoreTx,
+    ConflictPage, ConflictQuery, Controls, Counts, DamagedRow, EntityPage, JournalPage, Lease, Page,
+    PullState, Quarantined, Replica, Savepoint, Store, StoreError, StoreRead, StoreTx,
 };
-use landfall_core::task::{JournalEntry, StateKind, Task};
+use landfall_core::task::{JournalEntry, Standing, StateKind, Task, Terms};
 use landfall_core::time::Timestamp;
 use landfall_testkit::conformance::store::{StoreUnderTest, broken_promises, run_all};
 use std::sync::{Arc, Mutex};
@@ -62,6 +62,32 @@ enum Fault {
     PullStateForgetsTheCursor,
     QuarantinedOldestFirst,
     QuarantinedForgetsTooMuch,
+    RankIsPriorityAlone,
+    PassedOverStaysInLine,
+    PassedOverStaysInLane,
+    GroupIsIgnored,
+    ParentIsIgnored,
+    EverybodyIsHeld,
+    LapsesAtOnce,
+    NextLapseIsLate,
+    JournalOldestFirst,
+    JournalBeforeIsIgnored,
+    KeyIsRememberedAnew,
+    PruneForgetsFreshKeys,
+    KeysOutliveTheirTasks,
+    ServerIdIsFoundOneWay,
+    ServerIdMayBeShared,
+    ControlsAreWrittenOnce,
+    ForgettingKeepsThePullState,
+    ForgettingTakesTooMuch,
+    RemovedRecordsStay,
+    TermsAreLost,
+    StandingIsLost,
+    ActionIsLost,
+    HistoryIsCut,
+    BecameIsLost,
+    IdentitiesShareAQueue,
+    OpeningAgainForgetsTheIdentity,
 }
 
 const FAULTS: &[Fault] = &[
@@ -108,6 +134,32 @@ const FAULTS: &[Fault] = &[
     Fault::PullStateForgetsTheCursor,
     Fault::QuarantinedOldestFirst,
     Fault::QuarantinedForgetsTooMuch,
+    Fault::RankIsPriorityAlone,
+    Fault::PassedOverStaysInLine,
+    Fault::PassedOverStaysInLane,
+    Fault::GroupIsIgnored,
+    Fault::ParentIsIgnored,
+    Fault::EverybodyIsHeld,
+    Fault::LapsesAtOnce,
+    Fault::NextLapseIsLate,
+    Fault::JournalOldestFirst,
+    Fault::JournalBeforeIsIgnored,
+    Fault::KeyIsRememberedAnew,
+    Fault::PruneForgetsFreshKeys,
+    Fault::KeysOutliveTheirTasks,
+    Fault::ServerIdIsFoundOneWay,
+    Fault::ServerIdMayBeShared,
+    Fault::ControlsAreWrittenOnce,
+    Fault::ForgettingKeepsThePullState,
+    Fault::ForgettingTakesTooMuch,
+    Fault::RemovedRecordsStay,
+    Fault::TermsAreLost,
+    Fault::StandingIsLost,
+    Fault::ActionIsLost,
+    Fault::HistoryIsCut,
+    Fault::BecameIsLost,
+    Fault::IdentitiesShareAQueue,
+    Fault::OpeningAgainForgetsTheIdentity,
 ];
 
 /// A row that is to be spoiled.
@@ -139,7 +191,7 @@ impl StoreUnderTest for Memory {
     fn create(&self) -> Box<dyn Store> {
         self.to_damage.lock().unwrap().clear();
         let (inner, to_damage) = (MemoryStore::default(), Arc::clone(&self.to_damage));
-        Box::new(Faulty { inner, to_damage, fault: self.fault })
+        Box::new(Faulty { inner, to_damage, fault: self.fault, identity: None })
     }
 
     fn reopen(&self, mut store: Box<dyn Store>) -> Box<dyn Store> {
@@ -165,6 +217,7 @@ struct Faulty {
     inner: MemoryStore,
     to_damage: Arc<Mutex<Vec<Target>>>,
     fault: Fault,
+    identity: Option<String>,
 }
 
 impl Store for Faulty {
@@ -185,7 +238,26 @@ impl Store for Faulty {
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
+        if self.fault == Fault::OpeningAgainForgetsTheIdentity {
+            self.inner.switch_identity(None)?;
+        }
         self.inner.reopen()
+    }
+
+    fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
+    }
+
+    fn switch_identity(&mut self, identity: Option<&str>) -> Result<(), StoreError> {
+        if self.fault != Fault::IdentitiesShareAQueue {
+            self.inner.switch_identity(identity)?;
+        }
+        self.identity = identity.map(str::to_owned);
+        Ok(())
+    }
+
+    fn identities(&mut self) -> Result<Vec<(Option<String>, Counts)>, StoreError> {
+        self.inner.identities()
     }
 }
 
@@ -227,7 +299,49 @@ impl StoreRead for FaultyTx<'_> {
     fn next_of_entity(&self, entity: &EntityKey, after: u64) -> Result<Option<Task>, StoreError> {
         self.inner.next_of_entity(entity, after)
     }
+    fn next_in_line(&self, entity: &EntityKey, after: u64) -> Result<Option<Task>, StoreError> {
+        if self.has(Fault::PassedOverStaysInLine) {
+            return self.inner.next_of_entity(entity, after);
+        }
+        self.inner.next_in_line(entity, after)
+    }
+    fn tasks_of_group(&self, group: &str) -> Result<Page, StoreError> {
+        if self.has(Fault::GroupIsIgnored) {
+            return self.inner.tasks_after(0, usize::MAX);
+        }
+        self.inner.tasks_of_group(group)
+    }
+    fn waiting_for(&self, parent: TaskId, after: u64, limit: usize) -> Result<Page, StoreError> {
+        if self.has(Fault::ParentIsIgnored) {
+            let mut page = self.inner.tasks_after(after, usize::MAX)?;
+            page.tasks.retain(|task| !task.terms.waits_for.is_empty());
+            page.tasks.truncate(limit);
+            return Ok(page);
+        }
+        self.inner.waiting_for(parent, after, limit)
+    }
+    fn held_after(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
+        if self.has(Fault::EverybodyIsHeld) {
+            return self.inner.tasks_after(after, limit);
+        }
+        self.inner.held_after(after, limit)
+    }
+    fn lapsed(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError> {
+        let now = if self.has(Fault::LapsesAtOnce) { Timestamp(i64::MAX) } else { now };
+        self.inner.lapsed(now, limit)
+    }
+    fn next_lapse(&self) -> Result<Option<Timestamp>, StoreError> {
+        if self.has(Fault::NextLapseIsLate) {
+            let lapsing = self.inner.lapsed(Timestamp(i64::MAX), usize::MAX)?.tasks;
+            return Ok(lapsing.iter().filter_map(Task::lapses_at).max());
+        }
+        self.inner.next_lapse()
+    }
     fn next_of_lane(&self, lane: &str, after: u64) -> Result<Option<Task>, StoreError> {
+        if self.has(Fault::PassedOverStaysInLane) {
+            let mut tasks = self.inner.tasks_after(after, usize::MAX)?.tasks.into_iter();
+            return Ok(tasks.find(|task| task.lane.as_deref() == Some(lane)));
+        }
         if self.has(Fault::LaneIsIgnored) {
             return Ok(self.inner.tasks_after(after, 1)?.tasks.pop());
         }
@@ -239,6 +353,9 @@ impl StoreRead for FaultyTx<'_> {
         let mut page = self.inner.claimable(now, limit.saturating_add(more))?;
         if self.has(Fault::ClaimIgnoresPriority) {
             page.tasks.sort_by_key(|task| task.seq);
+        }
+        if self.has(Fault::RankIsPriorityAlone) {
+            page.tasks.sort_by_key(|task| (std::cmp::Reverse(task.priority), task.seq));
         }
         Ok(page)
     }
@@ -268,6 +385,29 @@ impl StoreRead for FaultyTx<'_> {
     }
     fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError> {
         self.inner.journal(id)
+    }
+    fn journal_entries(&self, before: Option<TaskId>, limit: usize) -> Result<JournalPage, StoreError> {
+        let before = before.filter(|_| !self.has(Fault::JournalBeforeIsIgnored));
+        let mut page = self.inner.journal_entries(before, limit)?;
+        if self.has(Fault::JournalOldestFirst) {
+            page.entries.reverse();
+        }
+        Ok(page)
+    }
+    fn deduplicated(&self, key: &str) -> Result<Option<TaskId>, StoreError> {
+        self.inner.deduplicated(key)
+    }
+    fn server_id(&self, key: &EntityKey) -> Result<Option<String>, StoreError> {
+        self.inner.server_id(key)
+    }
+    fn local_id(&self, key: &EntityKey) -> Result<Option<String>, StoreError> {
+        if self.has(Fault::ServerIdIsFoundOneWay) { Ok(None) } else { self.inner.local_id(key) }
+    }
+    fn knows_server_ids(&self) -> Result<bool, StoreError> {
+        self.inner.knows_server_ids()
+    }
+    fn controls(&self) -> Result<Option<Controls>, StoreError> {
+        self.inner.controls()
     }
     fn entities_after(
         &self,
@@ -346,11 +486,20 @@ impl StoreTx for FaultyTx<'_> {
         if self.has(Fault::NewIdsOnly) && self.inner.task(task.id)?.is_some() {
             return Ok(());
         }
-        self.inner.put_task(task)
+        let mut task = task.clone();
+        match self.fault {
+            Fault::TermsAreLost => task.terms = Terms::default(),
+            Fault::StandingIsLost => task.standing = Standing::default(),
+            Fault::ActionIsLost => task.intent.action = None,
+            Fault::HistoryIsCut => task.history = task.history.last().cloned().into_iter().collect(),
+            _ => {}
+        }
+        self.inner.put_task(&task)
     }
     fn settle_task(&mut self, task: &Task, entry: &JournalEntry) -> Result<(), StoreError> {
         let known = self.inner.task(task.id)?;
-        self.inner.settle_task(task, entry)?;
+        let became = entry.became.filter(|_| !self.has(Fault::BecameIsLost));
+        self.inner.settle_task(task, &JournalEntry { became, ..entry.clone() })?;
         match (self.fault, known) {
             (Fault::SettleKeepsTheTask, Some(known)) => self.inner.put_task(&known),
             (Fault::SettleForgetsTheJournal, _) => self.inner.prune_journal(Timestamp(i64::MAX), 1).map(drop),
@@ -372,6 +521,34 @@ impl StoreTx for FaultyTx<'_> {
             _ => {}
         }
         self.inner.put_entity(&entity)
+    }
+    fn remove_entity(&mut self, key: &EntityKey) -> Result<(), StoreError> {
+        if self.has(Fault::RemovedRecordsStay) { Ok(()) } else { self.inner.remove_entity(key) }
+    }
+    fn forget_records(&mut self, limit: usize) -> Result<usize, StoreError> {
+        let pull = self.inner.pull_state()?.filter(|_| self.has(Fault::ForgettingKeepsThePullState));
+        let more = usize::from(self.has(Fault::ForgettingTakesTooMuch));
+        let gone = self.inner.forget_records(limit.saturating_add(more))?;
+        pull.map_or(Ok(()), |pull| self.inner.put_pull_state(&pull))?;
+        Ok(gone)
+    }
+    fn put_server_id(&mut self, key: &EntityKey, server_id: &str) -> Result<(), StoreError> {
+        match self.inner.put_server_id(key, server_id) {
+            Err(StoreError::Misuse(_)) if self.has(Fault::ServerIdMayBeShared) => Ok(()),
+            outcome => outcome,
+        }
+    }
+    fn put_deduplicated(&mut self, key: &str, task: TaskId, at: Timestamp) -> Result<(), StoreError> {
+        match self.inner.put_deduplicated(key, task, at) {
+            Err(StoreError::Misuse(_)) if self.has(Fault::KeyIsRememberedAnew) => Ok(()),
+            outcome => outcome,
+        }
+    }
+    fn put_controls(&mut self, controls: &Controls) -> Result<(), StoreError> {
+        if self.has(Fault::ControlsAreWrittenOnce) && self.inner.controls()?.is_some() {
+            return Ok(());
+        }
+        self.inner.put_controls(controls)
     }
     fn put_conflict(&mut self, conflict: &ConflictRecord) -> Result<(), StoreError> {
         match (self.fault, self.inner.conflict(conflict.id)) {
@@ -406,6 +583,13 @@ impl StoreTx for FaultyTx<'_> {
         }
         let late = i64::from(self.has(Fault::PruneOfConflictsTakesTheBoundary));
         self.inner.prune_conflicts(Timestamp(before.0.saturating_add(late)), limit)
+    }
+    fn prune_deduplicated(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        if self.has(Fault::KeysOutliveTheirTasks) {
+            return Ok(0);
+        }
+        let late = i64::from(self.has(Fault::PruneForgetsFreshKeys));
+        self.inner.prune_deduplicated(Timestamp(before.0.saturating_add(late)), limit)
     }
     fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         let late = i64::from(self.has(Fault::PruneTakesTheBoundary));

@@ -5,6 +5,7 @@
 //! a sweep over every status.
 
 use super::retry_after::{RETRY_AFTER_MAX, parse_retry_after};
+use super::shown::Secrets;
 use super::{Framing, HttpResponse};
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_protocol::{Problem, code};
@@ -179,6 +180,11 @@ impl Table {
     /// # Errors
     /// The failure of the first row that matches.
     pub fn judge(&self, response: &HttpResponse) -> Result<(), Failure> {
+        self.judge_sent(response, &Secrets::default())
+    }
+
+    /// [`judge`](Self::judge) for the answer to a request that carried `secrets`: the failure does not repeat them.
+    pub(crate) fn judge_sent(&self, response: &HttpResponse, secrets: &Secrets) -> Result<(), Failure> {
         let media = response.media_type();
         if response.status == 200 && media == "application/json" {
             return match response.framing {
@@ -190,10 +196,10 @@ impl Table {
                 )),
             };
         }
-        Err(self.failure(response, &media))
+        Err(self.failure(response, &media, secrets))
     }
 
-    fn failure(&self, response: &HttpResponse, media: &str) -> Failure {
+    fn failure(&self, response: &HttpResponse, media: &str, secrets: &Secrets) -> Failure {
         let problem = problem(response, media);
         let asked = problem.as_ref().and_then(|problem| problem.retry_after_ms).map(Duration::from_millis);
         let wait = parse_retry_after(response).max(asked).map(|wait| wait.min(RETRY_AFTER_MAX));
@@ -214,13 +220,16 @@ impl Table {
         let mut message = format!("{} {why}", response.status);
         if let Some(problem) = problem {
             if !problem.code.is_empty() {
-                message.push_str(&format!(" ({})", bounded(&problem.code, 60)));
+                message.push_str(&format!(" ({})", secrets.shown(&problem.code, 60)));
             }
             if let Some(detail) = problem.detail.as_deref().filter(|detail| !detail.is_empty()) {
-                message.push_str(&format!(": {}", bounded(detail, DETAIL_CHARS_MAX)));
+                message.push_str(&format!(": {}", secrets.shown(detail, DETAIL_CHARS_MAX)));
             }
         }
-        Failure::new(kind, delivery, message).retry_after(wait)
+        // JSON that comes with a success is records, not words about them.
+        let tells = response.status >= 300 || !is_json(media);
+        let answer = if tells { secrets.answer(&response.body) } else { None };
+        Failure::new(kind, delivery, message).retry_after(wait).answered(answer)
     }
 }
 
@@ -251,11 +260,6 @@ fn is_html(media: &str, body: &[u8]) -> bool {
     let start: Vec<u8> = body.iter().copied().skip_while(u8::is_ascii_whitespace).take(14).collect();
     let start = start.to_ascii_lowercase();
     start.starts_with(b"<!doctype html") || start.starts_with(b"<html")
-}
-
-/// The first `most` characters, control characters replaced: text from outside must not break a log line.
-pub(crate) fn bounded(text: &str, most: usize) -> String {
-    text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -62,14 +62,23 @@ impl UreqTransport {
     /// # Errors
     /// [`TransportError`] when there is no whole answer.
     pub fn send_blocking(&self, request: &HttpRequest) -> Result<HttpResponse, TransportError> {
-        wire::begin();
+        wire::begin(request.permit.clone());
         self.exchange(request).map_err(|error| match error {
+            _ if wire::was_withdrawn() => TransportError::new(
+                TransportErrorKind::Withdrawn,
+                Delivery::NotSent,
+                "the permit to send was withdrawn before anything was sent",
+            ),
             Trouble::Ureq(error) => sort(error),
             Trouble::Ours(kind, message) => TransportError::new(kind, wire::delivery(), message),
         })
     }
 
     fn exchange(&self, request: &HttpRequest) -> Result<HttpResponse, Trouble> {
+        // Here, so that nobody is called in vain; what counts is the look before the first byte, on the wire.
+        if wire::may_not_leave() {
+            return Err(Trouble::Ours(TransportErrorKind::Withdrawn, "the permit to send was withdrawn"));
+        }
         let mut builder = http::Request::builder().method(request.method.as_str()).uri(&request.url);
         for (name, value) in &request.headers {
             builder = builder.header(name, value);

@@ -8,7 +8,8 @@
 mod tests;
 
 use crate::http::HttpResponse;
-use crate::http::classify::{Table, bounded, problem};
+use crate::http::classify::{Table, problem};
+use crate::http::shown::Secrets;
 use landfall_core::adapter::{
     Applied, Outcome, PullPage, PullRequest, PushBatch, PushReply, PushTask, Rejection,
 };
@@ -90,8 +91,8 @@ struct Verdict<'a> {
     deleted: Option<bool>,
     #[serde(default)]
     entity_id: Option<String>,
-    #[serde(default)]
-    error: Option<ErrorDetail>,
+    #[serde(default, borrow)]
+    error: Option<&'a RawValue>,
     #[serde(default, borrow)]
     retry_after_ms: Option<&'a RawValue>,
 }
@@ -101,7 +102,17 @@ struct Verdict<'a> {
 /// # Errors
 /// As [`decode_push`].
 pub fn read_push(table: &Table, batch: &PushBatch, response: &HttpResponse) -> Result<PushRead, Failure> {
-    table.judge(response)?;
+    read_push_sent(table, batch, response, &Secrets::default())
+}
+
+/// [`read_push`] for the answer to a request that carried `secrets`: no text in it repeats them.
+pub(super) fn read_push_sent(
+    table: &Table,
+    batch: &PushBatch,
+    response: &HttpResponse,
+    secrets: &Secrets,
+) -> Result<PushRead, Failure> {
+    table.judge_sent(response, secrets)?;
     let envelope: Envelope<'_> = parse_body(response)?;
     if envelope.protocol != PROTOCOL_VERSION {
         return Err(unreadable("the answer is of another protocol version"));
@@ -121,7 +132,7 @@ pub fn read_push(table: &Table, batch: &PushBatch, response: &HttpResponse) -> R
             unasked += 1;
             continue;
         };
-        let outcome = outcome(task, raw);
+        let outcome = outcome(task, raw, secrets);
         match seen.get(&key) {
             None => {
                 seen.insert(key, results.len());
@@ -138,7 +149,7 @@ pub fn read_push(table: &Table, batch: &PushBatch, response: &HttpResponse) -> R
 
 /// One result. Anything but the expected shape leaves the task's fate open, with one exception: when a task took
 /// effect and only the fields that came along cannot be read, the effect counts and the fields do not.
-fn outcome(task: &PushTask, raw: &RawValue) -> Outcome {
+fn outcome(task: &PushTask, raw: &RawValue, secrets: &Secrets) -> Outcome {
     let Ok(verdict) = serde_json::from_str::<Verdict<'_>>(raw.get()) else {
         return unknown("a result of another shape");
     };
@@ -146,22 +157,29 @@ fn outcome(task: &PushTask, raw: &RawValue) -> Outcome {
     if names.into_iter().flatten().any(|name| !is_name(name)) {
         return unknown("a version or id that is empty or too long");
     }
+    let Ok(error) = verdict.error.map(|raw| serde_json::from_str::<ErrorDetail>(raw.get())).transpose()
+    else {
+        return unknown("a result of another shape");
+    };
     match verdict.status {
         Status::Applied => Outcome::Applied(applied(task, verdict)),
         Status::Duplicate => Outcome::Duplicate(applied(task, verdict)),
         Status::Conflict => Outcome::Conflict { remote: conflicting(task, verdict) },
         Status::Rejected => {
-            let error = verdict.error.unwrap_or_else(|| ErrorDetail::new("rejected", "no reason given"));
+            // The whole member as it came: a server may say more in it than the protocol knows.
+            let answer = verdict.error.and_then(|raw| secrets.answer(raw.get().as_bytes()));
+            let error = error.unwrap_or_else(|| ErrorDetail::new("rejected", "no reason given"));
             Outcome::Rejected(Rejection {
-                code: bounded(&error.code, CODE_CHARS_MAX),
-                message: bounded(&error.message, REASON_CHARS_MAX),
+                code: secrets.shown(&error.code, CODE_CHARS_MAX),
+                message: secrets.shown(&error.message, REASON_CHARS_MAX),
+                answer,
             })
         }
         Status::Retry => {
             let wait = verdict.retry_after_ms.and_then(|raw| raw.get().parse::<u64>().ok());
-            let reason = verdict.error.map_or_else(
+            let reason = error.map_or_else(
                 || "the backend asks to send it again".to_owned(),
-                |error| bounded(&format!("{}: {}", error.code, error.message), REASON_CHARS_MAX),
+                |error| secrets.shown(&format!("{}: {}", error.code, error.message), REASON_CHARS_MAX),
             );
             Outcome::Retry { after: wait.map(|ms| Duration::from_millis(ms).min(RETRY_MAX)), reason }
         }
@@ -216,7 +234,17 @@ struct RawRecord<'a> {
 /// # Errors
 /// As [`decode_pull`].
 pub fn read_pull(table: &Table, request: &PullRequest, response: &HttpResponse) -> Result<PullPage, Failure> {
-    table.judge(response)?;
+    read_pull_sent(table, request, response, &Secrets::default())
+}
+
+/// [`read_pull`] for the answer to a request that carried `secrets`.
+pub(super) fn read_pull_sent(
+    table: &Table,
+    request: &PullRequest,
+    response: &HttpResponse,
+    secrets: &Secrets,
+) -> Result<PullPage, Failure> {
+    table.judge_sent(response, secrets)?;
     let page: Page<'_> = parse_body(response)?;
     if !is_name(&page.cursor) {
         return Err(unreadable("the page's cursor is empty or too long"));
@@ -237,13 +265,23 @@ pub fn read_fetch(
     entity: &EntityKey,
     response: &HttpResponse,
 ) -> Result<Option<RemoteEntity>, Failure> {
+    read_fetch_sent(table, entity, response, &Secrets::default())
+}
+
+/// [`read_fetch`] for the answer to a request that carried `secrets`.
+pub(super) fn read_fetch_sent(
+    table: &Table,
+    entity: &EntityKey,
+    response: &HttpResponse,
+    secrets: &Secrets,
+) -> Result<Option<RemoteEntity>, Failure> {
     if response.status == 404 {
         let named = problem(response, &response.media_type());
         if named.is_some_and(|problem| problem.code == code::NOT_FOUND) {
             return Ok(None);
         }
     }
-    table.judge(response)?;
+    table.judge_sent(response, secrets)?;
     let raw: &RawValue = parse_body(response)?;
     let found = record(raw).map_err(|reason| unreadable(&reason))?;
     if found.key == *entity { Ok(Some(found)) } else { Err(unreadable("the answer is another record")) }

@@ -12,11 +12,12 @@ use landfall_protocol::PROTOCOL_VERSION;
 ///
 /// ```
 /// use landfall_adapters::sync_endpoint::encode_push;
-/// # use landfall_core::adapter::{CallContext, PushBatch};
+/// # use landfall_core::adapter::{CallContext, Permit, PushBatch};
 /// # use landfall_core::id::{CallId, ClientId};
 /// # let context = CallContext {
 /// #     client_id: ClientId::parse("00000000-0000-0000-0000-000000000007").unwrap(),
 /// #     client_epoch: 1, server_id: None, timeout: std::time::Duration::from_secs(1),
+/// #     identity: None, permit: Permit::default(),
 /// # };
 /// # let batch = PushBatch { call: CallId(1), tasks: vec![] };
 /// assert!(encode_push(&context, &batch).starts_with(br#"{"protocol":1,"client_id":"0000"#));
@@ -70,7 +71,7 @@ pub(super) fn gzip(body: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use landfall_core::adapter::PushTask;
+    use landfall_core::adapter::{Permit, PushTask};
     use landfall_core::change::Operation;
     use landfall_core::id::{CallId, ClientId, Cursor, IdempotencyKey, TaskId};
     use landfall_protocol::PushRequest;
@@ -83,6 +84,8 @@ mod tests {
             client_epoch: 3,
             server_id: server.map(Into::into),
             timeout: Duration::from_secs(30),
+            identity: None,
+            permit: Permit::default(),
         }
     }
 
@@ -92,6 +95,7 @@ mod tests {
             key: IdempotencyKey([u8::try_from(index).unwrap(); 16]),
             entity: EntityKey::new("note", index.to_string()),
             operation: Operation::Update,
+            group: None,
             payload: (*payload).into(),
             attempt: 0,
         };

@@ -4,7 +4,7 @@
 //! Tests: `tests/conflicts.rs`.
 
 mod list;
-mod resolve;
+pub(crate) mod resolve;
 mod show;
 
 use crate::exit::{self, Exit, TABLE_LOCAL};

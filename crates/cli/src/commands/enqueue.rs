@@ -5,6 +5,7 @@
 //! passed over with `--skip-bad`; that is also true of lines that contradict earlier ones.
 //! Tests: `tests/kill_nine.rs`, `tests/rubbish_input.rs`, `tests/cli_basics.rs`.
 
+use crate::change_options::OptionArgs;
 use crate::csv_input::{CsvError, CsvOptions, CsvRows, IdSource};
 use crate::exit::{self, Exit, TABLE_LOCAL};
 use crate::jsonl_input::{self, JsonLines};
@@ -13,12 +14,13 @@ use crate::problem::Problem;
 use crate::skipped::{Skipped, SkippedLine};
 use crate::store::DbArgs;
 use crate::table::visible;
-use landfall_core::change::{Change, Operation};
+use landfall_core::change::{Change, InvalidChange, Operation, Options};
 use landfall_core::entity::{Base, Body};
 use landfall_core::id::{EntityKey, TaskId, Version};
 use landfall_core::machine::{EnqueueError, Enqueued, Receipt};
+use landfall_core::time::Timestamp;
 use landfall_core::value::{Fields, ValueError};
-use landfall_engine::{Engine, Error, Imported};
+use landfall_engine::{Clock, Error, Imported, SystemClock};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -32,13 +34,19 @@ const EXAMPLES: &str = r#"  landfall enqueue --db q.db note note-123 create '{"t
   landfall enqueue --db q.db note note-123 update '{"title":"Updated"}' --unset draft
   landfall enqueue --db q.db note note-123 delete
   landfall enqueue --db q.db note n2 update '{"a":2}' --base '{"a":1,"b":1}' --base-version 7
+  landfall enqueue --db q.db note n3 create '{"project_id":"p1"}' --depends-on project p1 --tag import
+  landfall enqueue --db q.db order o7 action '{"reason":"late"}' --action refund --expires-in 2h
   landfall enqueue --db q.db --file changes.jsonl
   generate-changes | landfall enqueue --db q.db --file -
   landfall enqueue --db q.db --csv reports.csv --type report --id-column number
 
   A line of changes.jsonl:
   {"entity_type":"note","entity_id":"n1","operation":"update","fields":{"a":1},"unset":["b"]}
-  It may also have "base" and "base_version", as the options of these names."#;
+  It may also have "base", "base_version", "action", "priority", "lane", "not_before", "expires_at",
+  "expires_in", "orphaned", "group", "dedup_key", "unmetered_only", "at_most_once" and "schema", as the
+  options of these names; "tags", a list; and "depends_on", a list of
+  {"entity_type":"project","entity_id":"p1"} or {"task":"0b9c5a1e-6f0d-5b0e-9c1a-2f4f6a3a9d10"}.
+  What the command line says goes for every line that says nothing else."#;
 
 /// Store changes durably, to be sent later.
 ///
@@ -55,7 +63,7 @@ pub(crate) struct Args {
     /// The record's id within its type.
     #[arg(value_name = "ID", required_unless_present_any = ["file", "csv"])]
     entity_id: Option<String>,
-    /// create, update, upsert, replace or delete.
+    /// create, update, upsert, replace, delete or action.
     #[arg(value_name = "OP", value_parser = jsonl_input::operation, required_unless_present_any = ["file", "csv"])]
     operation: Option<Operation>,
     /// The fields to set, as a JSON object.
@@ -73,9 +81,12 @@ pub(crate) struct Args {
     /// The backend's version of that.
     #[arg(long, value_name = "VERSION", requires = "base")]
     base_version: Option<String>,
-    /// Higher goes first among what can be sent.
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
-    priority: i32,
+    /// The name of an action, whose arguments are the fields; the backend knows what it does.
+    #[arg(long, value_name = "NAME", requires = "entity_type")]
+    action: Option<String>,
+    /// Your own name for this change: a second one with it is the first one, also after that was applied.
+    #[arg(long, value_name = "KEY", requires = "entity_type")]
+    dedup_key: Option<String>,
     /// Repeat a change whose outcome was unknown: there will be one task, not two.
     #[arg(long, value_name = "TASK", requires = "entity_type", value_parser = super::task::id)]
     repeat_of: Option<TaskId>,
@@ -103,18 +114,20 @@ pub(crate) struct Args {
     /// Pass over lines that cannot be taken, and say which.
     #[arg(long)]
     skip_bad: bool,
+    #[command(flatten)]
+    options: OptionArgs,
 }
 
 pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Problem> {
     match (&args.file, &args.csv) {
         (None, None) => one(args, output),
         (Some(file), _) if file.as_os_str() == "-" => {
-            let lines = json_lines(BufReader::with_capacity(READ_BYTES, io::stdin()));
+            let lines = json_lines(&args, BufReader::with_capacity(READ_BYTES, io::stdin()));
             stream(&args, "standard input", lines, output)
         }
         (Some(file), _) => {
             let input = BufReader::with_capacity(READ_BYTES, open(file)?);
-            stream(&args, &file.display().to_string(), json_lines(input), output)
+            stream(&args, &file.display().to_string(), json_lines(&args, input), output)
         }
         (None, Some(file)) => {
             let rows = csv_rows(&args, file)?;
@@ -140,7 +153,10 @@ fn one(args: Args, output: &Output) -> Result<Exit, Problem> {
         return Err(Problem::new("TYPE, ID and OP are needed, or --file, or --csv"));
     };
     let entity = EntityKey::new(entity_type, entity_id);
-    let mut change = Change::of(operation, entity.clone()).priority(args.priority);
+    let options =
+        Options { dedup_key: args.dedup_key, repeat_of: args.repeat_of, ..args.options.options(now()) };
+    let mut change = Change { options, ..Change::of(operation, entity.clone()) };
+    change.intent.action = args.action;
     if let Some(text) = &args.fields {
         change = change.fields(fields(text, "the fields are")?);
     }
@@ -155,13 +171,14 @@ fn one(args: Args, output: &Output) -> Result<Exit, Problem> {
         }
         change = change.unset(name);
     }
-    change.options.repeat_of = args.repeat_of;
     // A change that can never be taken must not leave an empty store behind.
-    change
-        .check(&landfall_core::config::Limits::default())
-        .map_err(|error| Problem::new(error.to_string()))?;
+    change.check(&landfall_core::config::Limits::default()).map_err(|error| match error {
+        InvalidChange::ActionName => Problem::new(error.to_string())
+            .hint("`landfall enqueue TYPE ID action JSON --action NAME` sends a command"),
+        _ => Problem::new(error.to_string()),
+    })?;
 
-    let engine = args.db.named(Engine::local(args.db.open_or_create()?).build_blocking())?;
+    let engine = args.db.queue_or_new()?;
     let receipt = engine.enqueue_blocking(change).map_err(|error| about(&args.db.db, error))?;
     if output.is_json() {
         output.json(&OneReport {
@@ -206,7 +223,7 @@ fn sentence(operation: Operation, entity: &EntityKey, receipt: &Receipt) -> Stri
         Enqueued::Coalesced => format!("stored: {what}, folded into task {task}"),
         Enqueued::Annihilated => format!("stored: {what}; its create was never sent, so neither will be"),
         Enqueued::NoChange => format!("nothing to do: {what} would change nothing"),
-        Enqueued::Repeated => format!("already stored: {what}, task {task}"),
+        Enqueued::Repeated => format!("already stored (repeated): {what}, task {task}"),
     }
 }
 
@@ -237,12 +254,12 @@ struct Progress {
 fn stream(args: &Args, name: &str, lines: Lines, output: &Output) -> Result<Exit, Problem> {
     let progress = Arc::new(Mutex::new(Progress::default()));
     let (reading, refusing) = (Arc::clone(&progress), Arc::clone(&progress));
-    let (skip_bad, priority) = (args.skip_bad, args.priority);
+    let skip_bad = args.skip_bad;
     let name_of_file = name.to_owned();
     let changes = lines.filter_map(move |line| match line {
         Ok((line, change)) => {
             lock(&reading).line = line;
-            Some(Ok(change.priority(priority)))
+            Some(Ok(change))
         }
         Err(bad) if skip_bad && !bad.is_fatal => {
             lock(&reading).skipped.add(bad.line, bad.error);
@@ -264,7 +281,7 @@ fn stream(args: &Args, name: &str, lines: Lines, output: &Output) -> Result<Exit
         let problem = Problem::new(format!("{name_of_file}: line {line}: {refused}"));
         Err(Error::Input(advise(problem, false).into()))
     };
-    let engine = args.db.named(Engine::local(args.db.open_or_create()?).build_blocking())?;
+    let engine = args.db.queue_or_new()?;
     let imported = engine.import_with_blocking(changes, on_refused);
     let imported = imported.map_err(|error| about(&args.db.db, error))?;
     let skipped = std::mem::take(&mut lock(&progress).skipped);
@@ -322,7 +339,7 @@ fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open(path: &Path) -> Result<File, Problem> {
+pub(crate) fn open(path: &Path) -> Result<File, Problem> {
     let cannot = |error| Problem::new(format!("cannot read {}: {error}", path.display()));
     let mut file = File::open(path).map_err(cannot)?;
     // A folder opens well and fails at the first read; nothing is taken from a file by reading no byte.
@@ -333,8 +350,13 @@ fn open(path: &Path) -> Result<File, Problem> {
     Ok(file)
 }
 
-fn json_lines(input: impl BufRead + Send + 'static) -> Lines {
-    Box::new(JsonLines::new(input))
+fn json_lines(args: &Args, input: impl BufRead + Send + 'static) -> Lines {
+    let now = now();
+    Box::new(JsonLines::new(input, args.options.options(now), now))
+}
+
+fn now() -> Timestamp {
+    SystemClock::default().now().wall
 }
 
 fn csv_rows(args: &Args, path: &Path) -> Result<Lines, Problem> {
@@ -346,7 +368,7 @@ fn csv_rows(args: &Args, path: &Path) -> Result<Lines, Problem> {
     let options = CsvOptions { id, text_only: args.csv_text };
     let rows = CsvRows::open(path, &options)
         .map_err(|error| Problem::new(format!("{}: {error}", path.display())).hint("nothing was stored"))?;
-    let operation = args.csv_operation;
+    let (operation, options) = (args.csv_operation, args.options.options(now()));
     if operation == Operation::Delete {
         return Err(Problem::new("the rows of a CSV file give fields, and a delete has none")
             .hint("list deletes in a file of JSON lines and use --file"));
@@ -357,7 +379,8 @@ fn csv_rows(args: &Args, path: &Path) -> Result<Lines, Problem> {
             .map_err(|error| error.to_string())
             .and_then(|text| Fields::parse(&text).map_err(|error| error.to_string()))
             .map_err(|error| jsonl_input::BadLine { line: row.line, error, is_fatal: false })?;
-        Ok((row.line, Change::of(operation, EntityKey::new(entity_type.clone(), row.id)).fields(fields)))
+        let change = Change::of(operation, EntityKey::new(entity_type.clone(), row.id)).fields(fields);
+        Ok((row.line, Change { options: options.clone(), ..change }))
     })))
 }
 

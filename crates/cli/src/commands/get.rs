@@ -5,6 +5,7 @@
 use crate::exit::{self, Exit, TABLE_LOCAL};
 use crate::output::Output;
 use crate::problem::Problem;
+use crate::shown;
 use crate::store::DbArgs;
 use crate::table::visible;
 use landfall_core::entity::Body;
@@ -56,7 +57,7 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
-    let engine = args.db.engine()?;
+    let (engine, model) = args.db.queue()?;
     let key = EntityKey::new(&*args.entity_type, &*args.entity_id);
     let name = format!("{} {}", visible(&key.entity_type), visible(&key.entity_id));
     let found = args.db.named(engine.get(&key))?;
@@ -67,6 +68,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
     let status = args.db.named(engine.status_of(&key))?;
     let base = entity.base.as_ref();
     let body = if args.base { base.map(|base| &base.body) } else { entity.local.as_ref() };
+    let body = body.map(|body| shown::body(&model, &key.entity_type, body.clone()));
+    let body = body.as_ref();
     if output.is_json() {
         output.json(&Report {
             entity: &key,
@@ -109,6 +112,6 @@ fn waits(status: EntityStatus) -> Option<&'static str> {
         EntityStatus::InFlight => Some("being sent"),
         EntityStatus::FateUnknown => Some("sent without an answer; the next `landfall sync` asks again"),
         EntityStatus::Conflict => Some("waits for a decision: see `landfall conflicts list`"),
-        EntityStatus::Dead => Some("was refused: see `landfall queue --state dead`"),
+        EntityStatus::Dead => Some("was refused: see `landfall dead list`"),
     }
 }

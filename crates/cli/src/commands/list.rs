@@ -5,10 +5,12 @@
 use crate::exit::{self, Exit, TABLE_LOCAL};
 use crate::output::{HEAD, Output, WARNING, json, many};
 use crate::problem::Problem;
+use crate::shown;
 use crate::store::DbArgs;
 use crate::table::{layout, visible};
 use landfall_core::entity::{Body, StoredEntity};
 use landfall_core::inspect::dirty_fields;
+use landfall_core::model::Model;
 use landfall_core::value::Fields;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -71,7 +73,7 @@ struct Damaged<'a> {
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
-    let engine = args.db.engine()?;
+    let (engine, model) = args.db.queue()?;
     let mut left = if args.all || args.limit == 0 { usize::MAX } else { args.limit };
     let mut after = args.after.clone();
     let mut last = None;
@@ -95,7 +97,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         if let Some(entity) = wanted.last() {
             last = Some(entity.key.entity_id.clone());
         }
-        put(args, &wanted, &mut begun, output)?;
+        put(args, &model, &wanted, &mut begun, output)?;
         // A full page is followed by one more look, so that "there are more" is said only if it is so.
         if let Some(last) = last.as_deref().filter(|_| more) {
             go_on(args, last, output)?;
@@ -125,9 +127,19 @@ impl Args {
             false => entity.local.as_ref(),
         }
     }
+
+    fn shown(&self, model: &Model, entity: &StoredEntity) -> Option<Body> {
+        self.body(entity).map(|body| shown::body(model, &entity.key.entity_type, body.clone()))
+    }
 }
 
-fn put(args: &Args, page: &[&StoredEntity], begun: &mut bool, output: &Output) -> Result<(), Problem> {
+fn put(
+    args: &Args,
+    model: &Model,
+    page: &[&StoredEntity],
+    begun: &mut bool,
+    output: &Output,
+) -> Result<(), Problem> {
     if page.is_empty() {
         return Ok(());
     }
@@ -136,11 +148,11 @@ fn put(args: &Args, page: &[&StoredEntity], begun: &mut bool, output: &Output) -
         let mut text = String::new();
         for entity in page {
             let base = entity.base.as_ref();
-            let body = args.body(entity);
+            let body = args.shown(model, entity);
             text += &json(&Row {
                 entity_id: &entity.key.entity_id,
                 state: if matches!(body, Some(Body::Deleted)) { "deleted" } else { "live" },
-                fields: body.and_then(Body::fields),
+                fields: body.as_ref().and_then(Body::fields),
                 version: base.and_then(|base| base.version.as_ref()).map(|version| version.0.as_str()),
                 dirty: dirty_fields(entity),
             })?;
@@ -148,7 +160,7 @@ fn put(args: &Args, page: &[&StoredEntity], begun: &mut bool, output: &Output) -
         }
         return output.write(format_args!("{text}"));
     }
-    let rows: Vec<Vec<String>> = page.iter().map(|entity| cells(args, entity)).collect();
+    let rows: Vec<Vec<String>> = page.iter().map(|entity| cells(args, model, entity)).collect();
     let mut lines = layout(&["id", "version", "not synced", "fields"], &rows).into_iter();
     if let Some(heading) = lines.next().filter(|_| !*begun) {
         output.line(format_args!("{HEAD}{heading}{HEAD:#}"))?;
@@ -157,9 +169,9 @@ fn put(args: &Args, page: &[&StoredEntity], begun: &mut bool, output: &Output) -
     output.write(format_args!("{}\n", lines.collect::<Vec<_>>().join("\n")))
 }
 
-fn cells(args: &Args, entity: &StoredEntity) -> Vec<String> {
+fn cells(args: &Args, model: &Model, entity: &StoredEntity) -> Vec<String> {
     let version = entity.base.as_ref().and_then(|base| base.version.as_ref());
-    let fields = match args.body(entity) {
+    let fields = match args.shown(model, entity) {
         Some(Body::Live(fields)) => fields.to_json(),
         Some(Body::Deleted) => "(deleted)".into(),
         None => String::new(),

@@ -6,10 +6,12 @@ use crate::duration::words;
 use crate::exit::{self, Exit};
 use crate::output::{Output, many};
 use crate::problem::Problem;
+use crate::shown;
 use crate::store::DbArgs;
 use crate::table::visible;
 use landfall_core::id::ClientId;
-use landfall_core::store::{Counts, Lease, QUARANTINE_MAX, StoreRead};
+use landfall_core::model::Model;
+use landfall_core::store::{Controls, Counts, Lease, QUARANTINE_MAX, StoreError, StoreRead};
 use landfall_core::task::{FailureNote, StateKind};
 use landfall_core::time::Timestamp;
 use landfall_engine::{Clock, SystemClock};
@@ -48,6 +50,10 @@ struct Report {
     client_epoch: u64,
     server_id: Option<String>,
     store: String,
+    /// Whose queue it is; null for the one without accounts.
+    identity: Option<String>,
+    /// What is paused.
+    paused: Controls,
     /// Whether a `landfall sync` holds the queue now.
     syncing: bool,
     /// What the newest failed attempt met, among the oldest tasks that are not dead.
@@ -83,11 +89,11 @@ struct QuarantinedReport {
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
-    let engine = args.db.engine()?;
+    let (engine, model) = args.db.queue()?;
     let status = args.db.named(engine.status())?;
     let replica = args.db.named(engine.replica())?;
     let (lease, last_failure) =
-        args.db.named(engine.read(|store| Ok((store.lease()?, last_failure(store)?))))?;
+        args.db.named(engine.read(move |store| Ok((store.lease()?, last_failure(store, &model)?))))?;
     let pull = match args.db.named(engine.pull_state())? {
         None => PullReport::Never,
         Some(position) if position.sweep => PullReport::Anew,
@@ -107,6 +113,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         client_epoch: replica.client_epoch,
         server_id: replica.server_id.map(|name| name.0),
         store: args.db.db.display().to_string(),
+        identity: status.identity,
+        paused: status.controls,
         syncing: lease.is_some_and(|lease| is_held(&lease, now)),
         last_failure,
         pull,
@@ -136,7 +144,7 @@ fn show(report: &Report, now: Timestamp, output: &Output) -> Result<(), Problem>
         (report.in_flight, "in flight", "being sent"),
         (report.unknown, "unknown", "sent without an answer, will be sent again under the same key"),
         (report.conflict, "conflict", "waiting for a decision: see `landfall conflicts list`"),
-        (report.dead, "dead", "refused, waiting for a decision: see `landfall queue --state dead`"),
+        (report.dead, "dead", "refused, waiting for a decision: see `landfall dead list`"),
     ] {
         if count > 0 {
             output.line(format_args!("{count:>9} {name:<9}  {meaning}"))?;
@@ -144,6 +152,9 @@ fn show(report: &Report, now: Timestamp, output: &Output) -> Result<(), Problem>
     }
     if let Some(age) = report.oldest_unsynced_ms {
         output.line(format_args!("oldest unsynced change: {} ago", words(age)))?;
+    }
+    for what in super::pause::words(&report.paused) {
+        output.line(format_args!("paused: {what} (`landfall resume` lets it go on)"))?;
     }
     if let Some(failure) = &report.last_failure {
         output.line(format_args!(
@@ -170,7 +181,9 @@ fn show(report: &Report, now: Timestamp, output: &Output) -> Result<(), Problem>
     if report.syncing {
         output.line("a sync is running")?;
     }
-    output.line(format_args!("client {}, store {}", report.client_id, visible(&report.store)))
+    let whose =
+        report.identity.as_ref().map(|name| format!(", queue of {}", visible(name))).unwrap_or_default();
+    output.line(format_args!("client {}, store {}{whose}", report.client_id, visible(&report.store)))
 }
 
 fn age_ms(then: Timestamp, now: Timestamp) -> u64 {
@@ -182,15 +195,13 @@ fn is_held(lease: &Lease, now: Timestamp) -> bool {
     !lease.holder.is_empty() && lease.expires_at > now
 }
 
-fn last_failure(store: &dyn StoreRead) -> Result<Option<FailureNote>, landfall_core::store::StoreError> {
+fn last_failure(store: &dyn StoreRead, model: &Model) -> Result<Option<FailureNote>, StoreError> {
     let mut newest: Option<FailureNote> = None;
     for state in [StateKind::InFlight, StateKind::Unknown, StateKind::Pending, StateKind::Conflict] {
         for task in store.tasks_in_state(state, 0, LOOKED_AT)?.tasks {
-            if let Some(note) = task.last_failure {
-                if newest.as_ref().is_none_or(|known| known.at < note.at) {
-                    newest = Some(note);
-                }
-            }
+            let note = shown::task(model, task).last_failure().cloned();
+            let newer = |note: &FailureNote| newest.as_ref().is_none_or(|known| known.at < note.at);
+            newest = note.filter(newer).or(newest);
         }
     }
     Ok(newest)

@@ -3,30 +3,35 @@
 //! All decisions are the engine's. Here: the arguments, Ctrl-C, and words for every way a session can end.
 //! Tests: `tests/kill_nine.rs`, `tests/rubbish_answers.rs`, `tests/cli_basics.rs`.
 
+use super::task::explained;
+use crate::backend::BackendArgs;
 use crate::duration::{self, words};
 use crate::exit::{self, Exit};
 use crate::output::{Output, many};
 use crate::problem::Problem;
 use crate::progress::Progress;
-use crate::rules::RuleArgs;
+use crate::reasons::{blocker, in_the_way};
+use crate::rules::{RuleArgs, WHEN_DEAD, Words, when_dead};
 use crate::stop::Stop;
 use crate::store::DbArgs;
 use crate::table::visible;
-use landfall_adapters::SyncEndpoint;
-use landfall_adapters::http::auth::{HeadersError, HeadersProvider, checked_headers};
-use landfall_adapters::sync_endpoint::EndpointError;
-use landfall_core::config::Config;
 use landfall_core::event::{Event, Report};
+use landfall_core::explain::Blocker;
 use landfall_core::failure::FailureKind;
+use landfall_core::id::TaskId;
 use landfall_core::machine::{Directions, SessionEnd};
+use landfall_core::model::WhenDead;
 use landfall_core::store::Counts;
-use landfall_engine::{Engine, Error, Notice};
+use landfall_core::task::TaskState;
+use landfall_engine::{Clock, Engine, Error, Notice, SystemClock};
 use serde::Serialize;
 use std::thread;
 use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "  landfall sync --db q.db --endpoint http://127.0.0.1:8787/sync
   landfall sync --db q.db --endpoint https://api.example.com/sync --token-env API_TOKEN
+  landfall sync --db q.db --endpoint https://api.example.com/sync --token-command 'pass show api'
+  landfall sync --db q.db --as alice --model app.json --endpoint https://api.example.com/sync
   landfall sync --db new.db --create --endpoint https://api.example.com/sync
   landfall sync --db q.db --endpoint https://api.example.com/sync --deadline 0 --json
   landfall sync --db q.db --endpoint https://api.example.com/sync --conflict ask --deletes edit_wins
@@ -48,12 +53,6 @@ pub(crate) struct Args {
     /// The backend's sync endpoint.
     #[arg(long, value_name = "URL", env = "LANDFALL_ENDPOINT")]
     endpoint: String,
-    /// Send the bearer token that is in this environment variable.
-    #[arg(long, value_name = "VAR")]
-    token_env: Option<String>,
-    /// Send a header with every request, such as 'X-Api-Key: …'; may be repeated.
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
-    headers: Vec<(String, String)>,
     /// Only send; read nothing of what others changed.
     #[arg(long)]
     push_only: bool,
@@ -63,21 +62,17 @@ pub(crate) struct Args {
     /// Make the queue file if there is none, to begin with what the backend has.
     #[arg(long)]
     create: bool,
-    /// Most tasks in one request.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    batch: Option<u32>,
     /// How long to go on, such as 500ms, 30s or 5m; 0 tries everything once.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
     deadline: Duration,
-    /// How long one request may take.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
-    timeout: Duration,
-    /// Longest wait between two tries.
-    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration::parse)]
-    retry_cap: Duration,
-    /// Allow http:// to another machine: everybody on the way can read along.
+    /// The network is metered: changes that ask for another one wait.
     #[arg(long)]
-    allow_insecure_http: bool,
+    metered: bool,
+    /// What a dead letter holds up, where the model says nothing else.
+    #[arg(long, value_name = "POLICY", value_parser = Words::new(&WHEN_DEAD, when_dead))]
+    on_dead: Option<WhenDead>,
+    #[command(flatten)]
+    backend: BackendArgs,
     #[command(flatten)]
     rules: RuleArgs,
 }
@@ -92,29 +87,18 @@ impl Args {
     }
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
-    match text.split_once(':') {
-        Some((name, value)) if !name.trim().is_empty() => {
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
-        }
-        _ => Err("write 'Name: value'".into()),
-    }
-}
-
 pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Problem> {
     let rules = args.rules.rules()?;
-    let adapter = adapter(&args)?;
+    let mut model = args.db.model()?;
+    model.when_dead = args.on_dead.unwrap_or(model.when_dead);
+    let adapter = args.backend.adapter(&args.endpoint)?;
     let store = if args.create { args.db.open_or_create()? } else { args.db.open()? };
-    let mut config = Config::default();
+    let mut config = args.backend.config();
     config.conflicts.rules = rules;
-    if let Some(batch) = args.batch {
-        config.push.batch_tasks = usize::try_from(batch).unwrap_or(usize::MAX);
+    let engine = args.db.build(Engine::builder(store, adapter).config(config), model)?;
+    if args.metered {
+        engine.network_metered(true);
     }
-    config.push.call_timeout = args.timeout.max(Duration::from_millis(1));
-    config.pull.call_timeout = config.push.call_timeout;
-    config.retry.cap = args.retry_cap.max(Duration::from_millis(1));
-    config.retry.base = config.retry.base.min(config.retry.cap);
-    let engine = args.db.named(Engine::builder(store, adapter).config(config).build_blocking())?;
     let stop = Stop::listen(|| {})?;
     let end = match args.deadline {
         Duration::ZERO => SessionEnd::OnePass,
@@ -131,6 +115,7 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Problem> {
         gate: status.gate,
         stopped: stop.is_asked(),
         seconds: started.elapsed().as_secs_f64(),
+        blocked: args.db.named(blocked(&engine))?,
     };
     let exit = ended.exit();
     if output.is_json() {
@@ -139,53 +124,6 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Problem> {
         ended.show(&args, output)?;
     }
     Ok(exit)
-}
-
-fn adapter(args: &Args) -> Result<SyncEndpoint, Problem> {
-    let mut headers = args.headers.clone();
-    if let Some(name) = &args.token_env {
-        let token = std::env::var(name).ok().filter(|token| !token.trim().is_empty()).ok_or_else(|| {
-            Problem::new(format!("the environment variable {name} is not set, or empty"))
-                .hint(format!("set it to the token: export {name}=…"))
-        })?;
-        headers.push(("authorization".into(), format!("Bearer {}", token.trim())));
-    }
-    let headers = Headers(headers);
-    checked_headers(&headers)
-        .map_err(|error| Problem::new(error.to_string()).hint("check --header and --token-env"))?;
-    let mut builder = SyncEndpoint::builder(&*args.endpoint).headers(headers);
-    if args.allow_insecure_http {
-        builder = builder.allow_insecure_http();
-    }
-    if let Some(batch) = args.batch {
-        builder = builder.batch_tasks(usize::try_from(batch).unwrap_or(usize::MAX));
-    }
-    builder.build().map_err(|error| {
-        let problem = Problem::new(error.to_string());
-        match error {
-            EndpointError::Insecure => {
-                problem.hint("use https://, or add --allow-insecure-http on a network you trust")
-            }
-            EndpointError::Credentials => problem.hint("use --token-env or --header"),
-            EndpointError::QueryOrFragment
-            | EndpointError::Scheme
-            | EndpointError::Host
-            | EndpointError::Port
-            | EndpointError::Path
-            | EndpointError::NoTransport => {
-                problem.hint("an endpoint looks like https://api.example.com/sync")
-            }
-        }
-    })
-}
-
-/// What `--header` and `--token-env` gave.
-struct Headers(Vec<(String, String)>);
-
-impl HeadersProvider for Headers {
-    fn headers(&self) -> Result<Vec<(String, String)>, HeadersError> {
-        Ok(self.0.clone())
-    }
 }
 
 /// What was heard while a session ran.
@@ -264,6 +202,32 @@ fn watch(
     (report, seen)
 }
 
+/// The first few tasks that wait for others, each with what is in its way; one of those that wait for the same.
+fn blocked(engine: &Engine) -> Result<Vec<(TaskId, Blocker)>, Error> {
+    /// Tasks that are looked at.
+    const LOOKED_AT: usize = 100;
+    /// Tasks that are named.
+    const NAMED: usize = 3;
+    let now = SystemClock::default().now().wall;
+    engine.read(move |store| {
+        let mut found: Vec<(TaskId, Blocker)> = Vec::new();
+        for task in store.tasks_after(0, LOOKED_AT)?.tasks {
+            if !matches!(task.state, TaskState::Pending { .. } | TaskState::Unknown { .. }) {
+                continue;
+            }
+            let explanation = explained(store, &task, now)?;
+            let Some(by) = explanation.waits_for.iter().find_map(blocker) else { continue };
+            if found.iter().all(|(_, known)| known.task != by.task) {
+                found.push((task.id, by.clone()));
+            }
+            if found.len() == NAMED {
+                break;
+            }
+        }
+        Ok(found)
+    })
+}
+
 fn pause_text(why: FailureKind, message: &str, wait: Option<Duration>) -> String {
     let wait = wait.map(|wait| format!(", next try in {}", words(wait.as_millis() as u64)));
     format!("{}: {}{}", why.as_str(), visible(message), wait.unwrap_or_default())
@@ -281,6 +245,8 @@ struct Ended {
     gate: Option<(FailureKind, String)>,
     stopped: bool,
     seconds: f64,
+    /// Tasks that wait for others, some of them, and for whom.
+    blocked: Vec<(TaskId, Blocker)>,
 }
 
 /// The same for programs.
@@ -295,6 +261,14 @@ struct ForPrograms<'a> {
     stopped: bool,
     needs_attention: bool,
     seconds: f64,
+    /// Some of the tasks that wait for others, and for whom.
+    blocked: Vec<Blocked<'a>>,
+}
+
+#[derive(Serialize)]
+struct Blocked<'a> {
+    task: TaskId,
+    by: &'a Blocker,
 }
 
 #[derive(Serialize)]
@@ -340,6 +314,7 @@ impl Ended {
             stopped: self.stopped,
             needs_attention: exit == Exit::Attention,
             seconds: (self.seconds * 1000.0).round() / 1000.0,
+            blocked: self.blocked.iter().map(|(task, by)| Blocked { task: *task, by }).collect(),
         }
     }
 
@@ -387,6 +362,13 @@ impl Ended {
         }
         parts.push(many(report.requests + report.pages, "request"));
         parts.push(duration_text(self.seconds));
+        for (count, what) in
+            [(report.expired, "expired"), (report.cancelled, "cancelled"), (report.dead, "refused")]
+        {
+            if count > 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
         if report.retries > 0 {
             parts.push(format!("{} to be repeated", many(report.retries, "attempt")));
         }
@@ -426,7 +408,11 @@ impl Ended {
             _ if self.directions == Directions::PullOnly => Ok(()),
             Some(why) => output.line(format_args!("waiting for {}", visible(why))),
             None => Ok(()),
+        }?;
+        for (task, by) in &self.blocked {
+            output.line(format_args!("task {task} waits for {}", in_the_way(by)))?;
         }
+        Ok(())
     }
 
     /// What to do about what is left.
@@ -436,7 +422,7 @@ impl Ended {
         let mut hints = Vec::new();
         let left = &self.report.left;
         if left.dead > 0 {
-            hints.push("`landfall queue --state dead` shows what was refused, and why".into());
+            hints.push("`landfall dead list` shows what was refused, and why".into());
         }
         if left.conflict > 0 {
             hints.push(format!(
@@ -447,6 +433,11 @@ impl Ended {
                     format!("{} conflicts wait", left.conflict)
                 },
                 if left.conflict == 1 { "it" } else { "them" }
+            ));
+        }
+        if let Some((task, _)) = self.blocked.first() {
+            hints.push(format!(
+                "`landfall explain {task}` says more, `landfall queue` shows what each task waits for"
             ));
         }
         let sends = self.directions != Directions::PullOnly;
@@ -462,7 +453,7 @@ impl Ended {
                 format!("something else answers at {endpoint}: check the address (it often ends in /sync), or log in to the network")
             }
             Some(Kind::Unauthenticated) => {
-                "give a valid token: --token-env VAR with the variable's name, or --header 'Authorization: …'".into()
+                "give a valid token: --token-env VAR with the variable's name, --token-command, or --header 'Authorization: …'".into()
             }
             Some(Kind::ServerChanged) => {
                 format!("another database answers at {endpoint} than the one this queue has been talking to; check the address, and do not sync before you know why")

@@ -65,7 +65,15 @@ pub(crate) fn landfall() -> Command {
 
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    for name in ["LANDFALL_DB", "LANDFALL_SERVER_DB", "LANDFALL_ENDPOINT", "NO_COLOR", "CLICOLOR_FORCE"] {
+    for name in [
+        "LANDFALL_DB",
+        "LANDFALL_AS",
+        "LANDFALL_MODEL",
+        "LANDFALL_SERVER_DB",
+        "LANDFALL_ENDPOINT",
+        "NO_COLOR",
+        "CLICOLOR_FORCE",
+    ] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());
@@ -251,6 +259,20 @@ impl Stored {
             others: number("SELECT count(*) FROM seen WHERE status <> 0"),
             version: number("SELECT max(version) FROM tenants"),
         }
+    }
+
+    /// The ids of the live records of one tenant, by type.
+    pub(crate) fn of_tenant(db: &Path, tenant: &str) -> Vec<(String, String)> {
+        let connection = Connection::open_with_flags(db, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        connection.busy_timeout(Duration::from_secs(10)).unwrap();
+        let mut statement = connection
+            .prepare(
+                "SELECT entity_type, entity_id FROM records JOIN tenants ON tenants.id = records.tenant
+                 WHERE tenants.name = ?1 AND fields IS NOT NULL ORDER BY entity_type, entity_id",
+            )
+            .unwrap();
+        let rows = statement.query_map([tenant], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
     }
 
     /// Every task took effect once, and no record changed beside that.

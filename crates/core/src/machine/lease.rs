@@ -6,6 +6,7 @@
 
 use super::{Effect, HeldLease, Step, for_each_in_state};
 use crate::event::Event;
+use crate::failure::FailureKind;
 use crate::store::{Lease, StoreError, StoreTx};
 use crate::task::{StateKind, TaskState};
 use crate::time::Mono;
@@ -73,9 +74,17 @@ impl Step {
                 frozen.sends += 1;
                 frozen.open_sends += 1;
             }
+            if self.is_never_repeated(&task) {
+                let message = "whoever was sending it did not hear whether it took effect";
+                let note = self.note(FailureKind::FateUnknown, None, message);
+                return self.bury(tx, task, note);
+            }
             task.become_state(TaskState::Unknown { retry_at: wall });
-            task.claim_at = task.due();
-            tx.put_task(&task)
+            task.claim_at = None;
+            tx.put_task(&task)?;
+            // The rest of its group, and whoever has passed it or was passed by it, may have waited for this.
+            self.make_claimable(tx, &task)?;
+            self.promote(tx, &task.entity, task.lane.as_deref()).map(drop)
         })
     }
 

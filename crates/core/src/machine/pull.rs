@@ -361,6 +361,8 @@ impl Step {
             | Kind::Protocol
             | Kind::Damaged
             | Kind::FateUnknown
+            | Kind::UnknownKind
+            | Kind::Orphaned
             | Kind::Cancelled => self.pause_pull(failure, true),
         }
         Ok(())
@@ -389,7 +391,9 @@ impl Step {
             let known = entity.staged.as_ref().map(|staged| &staged.body);
             let known = known.or(entity.base.as_ref().map(|base| &base.body));
             let lives = matches!(known, Some(Body::Live(_)));
-            if missed && lives && self.covers(&position, &entity.key) {
+            // What is kept under the backend's name of a record that has another here is read under that.
+            let is_twin = missed && self.local_key(tx, entity.key.clone())? != entity.key;
+            if missed && lives && !is_twin && self.covers(&position, &entity.key) {
                 self.take_in(tx, RemoteEntity::new(entity.key, Body::Deleted, None), None)?;
             }
         }
@@ -431,7 +435,8 @@ impl Step {
             let call = self.new_call();
             let context = self.call_context(tx, self.config.pull.call_timeout)?;
             self.state.pull.fetches.insert(call, (task.id, task.entity.clone()));
-            self.effects.push(Effect::Fetch { context, call, entity: task.entity });
+            let entity = self.server_key(tx, &task.entity)?;
+            self.effects.push(Effect::Fetch { context, call, entity });
         }
         Ok(())
     }
@@ -451,7 +456,8 @@ impl Step {
             return Ok(());
         }
         let remote = match answer {
-            Ok(Some(remote)) => remote.clone(),
+            // It was asked for the sake of this task, by whichever name its record has here.
+            Ok(Some(remote)) => RemoteEntity { key, ..self.incoming(tx, remote.clone())? },
             Ok(None) => RemoteEntity::new(key, Body::Deleted, None),
             // The conflict stays in the inbox; the next page, the next session or a person goes on with it.
             Err(failure) => {

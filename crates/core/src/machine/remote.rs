@@ -26,10 +26,15 @@ impl Step {
         remote: RemoteEntity,
         mark: Option<u64>,
     ) -> Result<(), StoreError> {
+        let remote = self.incoming(tx, remote)?;
         let known = self.known_entity(tx, &remote.key)?;
         let is_new = known.is_none();
         let mut entity = known.unwrap_or_else(|| StoredEntity::unknown(remote.key.clone()));
         let news = is_news(&entity, &remote);
+        if !news && mark.is_some() && entity.staged.take().is_some() {
+            // Pages come in the feed's order: what was staged before is older than what is known already.
+            tx.put_entity(&entity)?;
+        }
         if !news && mark.is_none_or(|mark| entity.reading == mark) {
             return Ok(());
         }
@@ -44,7 +49,7 @@ impl Step {
         } else if news {
             let first = if is_new { None } else { self.readable(tx.next_of_entity(&remote.key, 0))? };
             match first {
-                Some(task) if fate_is_open(&task) => entity.staged = Some(remote),
+                Some(_) if self.is_fate_open(tx, &remote.key)? => entity.staged = Some(remote),
                 Some(_) => self.rebase_queue(tx, &mut entity, remote)?,
                 None => {
                     let view = remote.body.clone();
@@ -61,8 +66,25 @@ impl Step {
     pub(super) fn take_staged(&mut self, tx: &mut dyn StoreTx, key: &EntityKey) -> Result<(), StoreError> {
         let mut entity = self.entity(tx, key)?;
         let Some(staged) = entity.staged.take() else { return Ok(()) };
+        if self.is_fate_open(tx, key)? {
+            return Ok(());
+        }
         self.rebase_queue(tx, &mut entity, staged)?;
         tx.put_entity(&entity)
+    }
+
+    /// Whether the backend's state of a record may hold the effect of a task whose fate is open: of the first one, or of
+    /// one that has passed dead letters.
+    pub(super) fn is_fate_open(&mut self, tx: &dyn StoreTx, key: &EntityKey) -> Result<bool, StoreError> {
+        let mut after = 0;
+        while let Some(task) = self.readable(tx.next_of_entity(key, after))? {
+            let is_dead = matches!(task.state, TaskState::Dead { .. });
+            if fate_is_open(&task) && (after == 0 || !is_dead) {
+                return Ok(true);
+            }
+            after = task.seq;
+        }
+        Ok(false)
     }
 }
 
@@ -78,7 +100,13 @@ fn completes_base(entity: &StoredEntity, remote: &RemoteEntity) -> bool {
     part.is_some_and(|base| base.version == remote.version)
 }
 
-/// Whether the backend may hold the effect of what the task sent. A dead letter keeps its place and is never merged.
-fn fate_is_open(task: &Task) -> bool {
-    task.frozen.is_some() && task.state != TaskState::Conflict
+/// Whether the backend may hold the effect of what the task sent. Of a dead letter only if nobody knows whether it took
+/// effect: what was refused had none, and is laid over whatever comes in.
+pub(super) fn fate_is_open(task: &Task) -> bool {
+    let Some(frozen) = &task.frozen else { return false };
+    match task.state {
+        TaskState::Conflict => false,
+        TaskState::Dead { .. } => frozen.open_sends > 0 || !super::is_without_effect(task),
+        TaskState::Pending { .. } | TaskState::InFlight { .. } | TaskState::Unknown { .. } => true,
+    }
 }

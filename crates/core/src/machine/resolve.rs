@@ -6,6 +6,9 @@
 //! Tests: `tests/conflicts.rs`, `tests/machine.rs` and the simulator of `landfall-testkit`.
 
 use super::Step;
+use super::depend::Parents;
+use super::enqueue::EnqueueError;
+use super::remote::fate_is_open;
 use crate::change::{Change, Intent, Operation};
 use crate::conflict::{
     Choice, ConflictRecord, DecidedBy, Found, Resolution, ResolveError, Resolved, Settled, Why,
@@ -19,7 +22,7 @@ use crate::merge::{self, Chosen, Path, Side};
 use crate::patch;
 use crate::rebase::{self, Clash, End, Rebased};
 use crate::store::{ConflictQuery, StoreError, StoreTx};
-use crate::task::{JournalEntry, Task, TaskState, Verdict};
+use crate::task::{Standing, Task, TaskState, Verdict};
 use crate::time::Hlc;
 use crate::value::{Fields, Value};
 use alloc::collections::BTreeMap;
@@ -43,6 +46,8 @@ struct Ground {
     made_on: Option<Base>,
     /// What it comes to lie on: the backend's state with every earlier change over it.
     lies_on: RemoteEntity,
+    /// The task of which the backend has just said that it had no effect.
+    answered: Option<TaskId>,
 }
 
 impl Step {
@@ -62,7 +67,7 @@ impl Step {
         match staged.or(remote) {
             Some(remote) => {
                 self.base_moves(tx, &mut entity)?;
-                self.lay_queue(tx, &mut entity, remote, Found::Push)?;
+                self.lay_queue(tx, &mut entity, remote, Some(task.id))?;
             }
             None => self.park_without_remote(tx, &entity, task)?,
         }
@@ -76,7 +81,7 @@ impl Step {
         entity: &mut StoredEntity,
         remote: RemoteEntity,
     ) -> Result<(), StoreError> {
-        self.lay_queue(tx, entity, remote, Found::Pull)
+        self.lay_queue(tx, entity, remote, None)
     }
 
     fn lay_queue(
@@ -84,13 +89,13 @@ impl Step {
         tx: &mut dyn StoreTx,
         entity: &mut StoredEntity,
         remote: RemoteEntity,
-        found: Found,
+        answered: Option<TaskId>,
     ) -> Result<(), StoreError> {
         let made_on = entity.base.take();
         entity.base =
             Some(Base { body: remote.body.clone(), version: remote.version.clone(), complete: true });
         entity.staged = None;
-        self.lay_rest(tx, entity, Ground { made_on, lies_on: remote }, 0, found, Origin::Backend)
+        self.lay_rest(tx, entity, Ground { made_on, lies_on: remote, answered }, 0, Origin::Backend)
     }
 
     /// Lays every change behind position `after` over `ground`, and makes the outcome what the app sees.
@@ -100,13 +105,18 @@ impl Step {
         entity: &mut StoredEntity,
         mut ground: Ground,
         mut after: u64,
-        mut found: Found,
         origin: Origin,
     ) -> Result<(), StoreError> {
         while let Some(task) = self.readable(tx.next_of_entity(&entity.key, after))? {
             after = task.seq;
-            // A dead letter keeps its place and its bytes: it is only shown.
-            if matches!(task.state, TaskState::Dead { .. }) {
+            if task.intent.operation == Operation::Action {
+                continue;
+            }
+            // A task of which nobody knows whether it took effect keeps its place and its bytes: it is only shown. It is a
+            // dead letter, or has passed one.
+            let is_dead = matches!(task.state, TaskState::Dead { .. });
+            let found = if ground.answered == Some(task.id) { Found::Push } else { Found::Pull };
+            if fate_is_open(&task) && found == Found::Pull {
                 ground.made_on = Some(after_change(&task.intent, ground.made_on.as_ref()));
                 ground.lies_on.body = patch::apply(&task.intent, Some(&ground.lies_on.body));
                 continue;
@@ -149,11 +159,13 @@ impl Step {
                     laid.intent = None;
                     self.go_on(tx, entity, task, &ground, &laid, open, found)?;
                 }
+                End::Decided if is_dead && laid.intent.is_some() => {
+                    self.lay_dead(tx, task, &ground, &laid)?;
+                }
                 End::Decided => self.go_on(tx, entity, task, &ground, &laid, open, found)?,
             }
             ground.made_on = Some(seen.unwrap_or(laid.local));
             ground.lies_on.body = laid.result;
-            found = Found::Pull;
         }
         self.show(entity, ground.lies_on.body, origin);
         Ok(())
@@ -199,6 +211,32 @@ impl Step {
         Ok(())
     }
 
+    /// A dead letter stays one: taken up again it sends what the rules have left of it. Its bytes stay to be seen.
+    fn lay_dead(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        mut task: Task,
+        ground: &Ground,
+        laid: &Rebased,
+    ) -> Result<(), StoreError> {
+        if laid.clash.is_some() {
+            let mut record = self.record(&task, ground, laid, None, Found::Pull);
+            let (by, at, result) = (DecidedBy::Rule, self.now.wall, laid.result.clone());
+            record.settled = Some(Settled { by, at, result, sent_as: None, forked_to: None });
+            tx.put_conflict(&record)?;
+            self.tell(&record, task.id, false);
+        }
+        if let Some(intent) = laid.intent.clone().filter(|intent| *intent != task.intent) {
+            task.intent = intent;
+            if !task.history.last().is_some_and(super::is_verdict) {
+                // Taken up again it would be sent as it was, under the same key.
+                task.frozen = None;
+            }
+            tx.put_task(&task)?;
+        }
+        Ok(())
+    }
+
     /// Goes on with `intent`: as a new task if the old one was sent, else in its place. Without one the task leaves
     /// the queue.
     fn carry_on(
@@ -215,18 +253,14 @@ impl Step {
             return Ok(None);
         };
         if task.frozen.is_some() {
-            return self.renew(tx, entity, &task, intent).map(Some);
+            return self.renew(tx, entity, &task, intent, Verdict::Rebased).map(Some);
         }
         let id = task.id;
         if task.state == TaskState::Conflict {
             task.become_state(TaskState::Pending { retry_at: None });
-            task.last_failure = None;
             task.intent = intent;
             tx.put_task(&task)?;
-            if self.is_first(tx, &task)? {
-                task.claim_at = task.due();
-                tx.put_task(&task)?;
-            }
+            self.make_claimable(tx, &task)?;
         } else if task.intent != intent {
             task.intent = intent;
             tx.put_task(&task)?;
@@ -235,16 +269,17 @@ impl Step {
     }
 
     /// Puts a new task with a new generation, and at its first attempt a new key, into the old one's place.
-    fn renew(
+    pub(super) fn renew(
         &mut self,
         tx: &mut dyn StoreTx,
         entity: &mut StoredEntity,
         task: &Task,
         intent: Intent,
+        verdict: Verdict,
     ) -> Result<TaskId, StoreError> {
         entity.generation += 1;
         let client_id = self.replica(tx)?.client_id;
-        let mut next = Task {
+        let next = Task {
             id: TaskId::derive(client_id, &entity.key, entity.generation),
             generation: entity.generation,
             intent,
@@ -252,29 +287,28 @@ impl Step {
             frozen: None,
             claim_at: None,
             attempts: 0,
-            conflict_rounds: task.conflict_rounds.saturating_add(1),
-            last_failure: None,
+            conflict_rounds: match verdict {
+                Verdict::Rebased => task.conflict_rounds.saturating_add(1),
+                _ => 0,
+            },
+            standing: Standing::default(),
             ..task.clone()
         };
-        let payload = task.frozen.as_ref().map(|frozen| frozen.payload.clone()).unwrap_or_default();
-        let entry = JournalEntry {
-            task_id: task.id,
-            entity: task.entity.clone(),
-            generation: task.generation,
-            verdict: Verdict::Rebased,
-            version: None,
-            at: self.now.wall,
-            payload,
-        };
-        tx.settle_task(task, &entry)?;
+        self.end(tx, task, verdict, None, Some(next.id))?;
         tx.put_task(&next)?;
-        if self.is_first(tx, &next)? {
-            next.claim_at = next.due();
-            tx.put_task(&next)?;
+        self.left(tx, task, verdict, Some(next.id))?;
+        self.make_claimable(tx, &next)?;
+        self.promote(tx, &task.entity, task.lane.as_deref())?;
+        if let Some(group) = &next.terms.group {
+            // Now that one of it begins anew, what the others have passed does not wait for them any more.
+            for member in tx.tasks_of_group(group)?.tasks {
+                self.promote(tx, &member.entity, member.lane.as_deref())?;
+            }
         }
-        let (verdict, entity) = (Verdict::Rebased, task.entity.clone());
-        self.emit(Event::Rebased { task: task.id, entity: entity.clone(), next: next.id });
-        self.emit(Event::Settled { task: task.id, entity, verdict, version: None });
+        self.emit(match verdict {
+            Verdict::Requeued => Event::Requeued { task: task.id, next: next.id },
+            _ => Event::Rebased { task: task.id, entity: task.entity.clone(), next: next.id },
+        });
         Ok(next.id)
     }
 
@@ -342,10 +376,14 @@ impl Step {
         news: News,
     ) -> Result<(), StoreError> {
         let id = task.id;
-        task.last_failure = Some(self.note(FailureKind::Rejected, Some("conflict".into()), why));
+        task.history.push(self.note(FailureKind::Rejected, Some("conflict".into()), why));
         task.become_state(TaskState::Conflict);
         task.claim_at = None;
+        // A dead letter that others passed is a conflict like any other now: what is behind it waits.
+        task.standing.passed_over = false;
         tx.put_task(&task)?;
+        self.stand_before_others(tx, &task)?;
+        self.promote(tx, &task.entity, task.lane.as_deref())?;
         tx.put_conflict(record)?;
         match news {
             News::Found => self.tell(record, id, false),
@@ -419,15 +457,23 @@ impl Step {
         let name = uuid::Uuid::new_v5(&task.id.0, b"fork").to_string();
         let to = EntityKey::new(entity.key.entity_type.clone(), name);
         let mut next = Some(task.clone());
-        while let Some(task) = next {
-            self.settle(tx, &task, Verdict::Forked, None)?;
-            next = self.readable(tx.next_of_entity(&entity.key, task.seq))?;
+        while let Some(behind) = next {
+            // What may have taken effect on the old record ends there.
+            if behind.id == task.id || !fate_is_open(&behind) {
+                self.settle(tx, &behind, Verdict::Forked, None)?;
+            }
+            next = self.readable(tx.next_of_entity(&entity.key, behind.seq))?;
         }
         let mut change = Change::of(Operation::Create, to.clone()).fields(kept);
         change.options.schema = Some(task.schema);
         change.options.priority = task.priority;
         let apart = StoredEntity::unknown(to.clone());
-        self.append(tx, apart, false, change)?;
+        let parents = match self.parents_of(tx, &change) {
+            Ok(parents) => parents,
+            Err(EnqueueError::Store(error)) => return Err(error),
+            Err(_) => Parents::default(),
+        };
+        self.append(tx, apart, false, change, parents)?;
         self.emit(Event::Forked { from: entity.key.clone(), to: to.clone() });
         Ok(to)
     }
@@ -488,7 +534,8 @@ impl Step {
             let seen = record.proposal.clone().unwrap_or_else(|| record.local.clone());
             let made_on = Some(Base { body: seen, version: None, complete: true });
             let lies_on = RemoteEntity { body: resolved.result.clone(), ..remote };
-            self.lay_rest(tx, &mut entity, Ground { made_on, lies_on }, after, Found::Pull, Origin::App)?;
+            let ground = Ground { made_on, lies_on, answered: None };
+            self.lay_rest(tx, &mut entity, ground, after, Origin::App)?;
         }
         tx.put_entity(&entity)?;
         self.tell(&record, record.task_id, true);
@@ -623,7 +670,7 @@ impl Step {
     fn change_text(&self, task: &Task) -> String {
         match &task.frozen {
             Some(frozen) => frozen.payload.to_string(),
-            None => super::push::encode(task, None, None),
+            None => super::push::encode(task, &task.entity, &task.intent.fields, None, None),
         }
     }
 

@@ -116,12 +116,14 @@ impl Step {
 
     /// Whether the running session sends, at this moment.
     pub(super) fn session_pushes(&self) -> bool {
-        self.session_is_going() && self.state.session.as_ref().is_some_and(|s| s.directions.pushes())
+        !self.state.paused
+            && self.session_is_going()
+            && self.state.session.as_ref().is_some_and(|session| session.directions.pushes())
     }
 
     /// Whether the running session reads, at this moment.
     pub(super) fn session_pulls(&self) -> bool {
-        self.session_is_going() && self.session_means_to_pull()
+        !self.state.paused && self.session_is_going() && self.session_means_to_pull()
     }
 
     fn session_means_to_pull(&self) -> bool {
@@ -154,6 +156,7 @@ impl Step {
         } else {
             over.then_some("the next run: the time was over")
         };
+        let reason = reason.or(self.state.paused.then_some("a resume: everything is paused"));
         let pull_waiting_for = self.pull_waiting_for(reason);
         self.hand_back(tx)?;
         let Some(session) = self.state.session.take() else { return Ok(()) };
@@ -234,6 +237,9 @@ impl Step {
             Gate::NeedsCredentials { message, .. } => format!("credentials: {message}"),
             Gate::Open => match tx.next_claim(self.now.wall)? {
                 Some(due) => format!("the next attempt in {} ms", self.now.wall.until(due).as_millis()),
+                None if !tx.held_after(0, 1)?.tasks.is_empty() => {
+                    "a resume, or an unmetered network: some of it is held back".into()
+                }
                 None if !pushes && report.left.pending + report.left.unknown > 0 => "a run that sends".into(),
                 None => "a decision: see the dead letters and conflicts".into(),
             },

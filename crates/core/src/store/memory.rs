@@ -5,8 +5,8 @@
 //! nothing and knows no file. Tests: `tests/memory_store.rs` of `landfall-testkit`, which runs the public store suite.
 
 use super::{
-    ConflictPage, ConflictQuery, Counts, DamagedRow, EntityPage, Lease, Page, PullState, QUARANTINE_MAX,
-    Quarantined, Replica, Savepoint, Store, StoreError, StoreRead, StoreTx,
+    ConflictPage, ConflictQuery, Controls, Counts, DamagedRow, EntityPage, JournalPage, Lease, Page,
+    PullState, QUARANTINE_MAX, Quarantined, Replica, Savepoint, Store, StoreError, StoreRead, StoreTx,
 };
 use crate::conflict::ConflictRecord;
 use crate::entity::StoredEntity;
@@ -18,7 +18,6 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::cmp::Reverse;
 use core::fmt;
 use core::ops::Bound::{Excluded, Included, Unbounded};
 
@@ -33,8 +32,15 @@ use core::ops::Bound::{Excluded, Included, Unbounded};
 /// ```
 #[derive(Clone, Default)]
 pub struct MemoryStore {
+    /// The queue that is open, and whose it is.
     state: State,
+    identity: Option<String>,
+    /// The queues of the others.
+    others: BTreeMap<Option<String>, State>,
 }
+
+/// The longest name of an identity in bytes: the same in every store of ours.
+const IDENTITY_MAX: usize = 1_024;
 
 impl MemoryStore {
     /// Spoils the row of a task as a failing disk would, so that tests can see what a damaged row does. Returns
@@ -77,6 +83,32 @@ impl Store for MemoryStore {
     fn reopen(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
+
+    fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
+    }
+
+    fn switch_identity(&mut self, identity: Option<&str>) -> Result<(), StoreError> {
+        if identity.is_some_and(|name| name.is_empty() || name.len() > IDENTITY_MAX) {
+            let text = format!("the name of an identity has 1 to {IDENTITY_MAX} bytes");
+            return Err(StoreError::Misuse(text));
+        }
+        let next = identity.map(String::from);
+        if next != self.identity {
+            let state = self.others.remove(&next).unwrap_or_default();
+            let state = core::mem::replace(&mut self.state, state);
+            let identity = core::mem::replace(&mut self.identity, next);
+            self.others.insert(identity, state);
+        }
+        Ok(())
+    }
+
+    fn identities(&mut self) -> Result<Vec<(Option<String>, Counts)>, StoreError> {
+        let others = self.others.iter().map(|(name, state)| (name.clone(), state.counts()));
+        let mut all: Vec<_> = others.chain([(self.identity.clone(), self.state.counts())]).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(all)
+    }
 }
 
 /// A task and where it stands in the indexes. A damaged row keeps its task, but never hands it out.
@@ -88,9 +120,24 @@ struct Row {
     state: StateKind,
     /// Likewise.
     claim_at: Option<Timestamp>,
+    /// Likewise.
+    lapses_at: Option<Timestamp>,
+    /// Likewise.
+    held: bool,
 }
 
 impl Row {
+    fn new(task: &Task) -> Self {
+        Self {
+            task: task.clone(),
+            damaged: false,
+            state: task.state.kind(),
+            claim_at: task.claim_at,
+            lapses_at: task.lapses_at(),
+            held: task.standing.held,
+        }
+    }
+
     fn read(&self) -> Result<Task, StoreError> {
         if self.damaged { Err(StoreError::Damaged(self.damage().what)) } else { Ok(self.task.clone()) }
     }
@@ -120,7 +167,14 @@ impl ConflictRow {
     }
 }
 
-/// Everything, with the indexes that make each question cheap.
+/// How a task ended, and its place in the order in which entries were written.
+#[derive(Clone)]
+struct JournalRow {
+    entry: JournalEntry,
+    place: u64,
+}
+
+/// Everything of one identity, with the indexes that make each question cheap.
 #[derive(Clone, Default)]
 struct State {
     replica: Option<Replica>,
@@ -129,13 +183,24 @@ struct State {
     tasks: BTreeMap<u64, Row>,
     ids: BTreeMap<TaskId, u64>,
     of_entity: BTreeMap<EntityKey, BTreeSet<u64>>,
+    /// Those that are not passed over.
     of_lane: BTreeMap<String, BTreeSet<u64>>,
+    of_group: BTreeMap<String, BTreeSet<u64>>,
+    waiting_for: BTreeMap<TaskId, BTreeSet<u64>>,
+    held: BTreeSet<u64>,
     in_state: BTreeMap<StateKind, BTreeSet<u64>>,
-    ready: BTreeSet<(Reverse<i32>, u64)>,
+    ready: BTreeSet<(i64, u64)>,
     waiting: BTreeSet<(Timestamp, u64)>,
+    lapsing: BTreeSet<(Timestamp, u64)>,
     entities: BTreeMap<EntityKey, EntityRow>,
-    journal: BTreeMap<TaskId, JournalEntry>,
-    journal_by_time: BTreeSet<(Timestamp, TaskId)>,
+    journal: BTreeMap<TaskId, JournalRow>,
+    journal_by_time: BTreeSet<(Timestamp, u64, TaskId)>,
+    journal_places: u64,
+    keys: BTreeMap<String, (TaskId, Timestamp)>,
+    server_ids: BTreeMap<EntityKey, String>,
+    /// By what the backend calls them.
+    local_ids: BTreeMap<EntityKey, String>,
+    controls: Option<Controls>,
     /// In the order in which they were kept.
     conflicts: BTreeMap<u64, ConflictRow>,
     conflict_ids: BTreeMap<ConflictId, u64>,
@@ -170,12 +235,22 @@ impl State {
         let (seq, task) = (row.task.seq, &row.task);
         self.ids.insert(task.id, seq);
         add(&mut self.of_entity, &task.entity, seq);
-        if let Some(lane) = &task.lane {
+        if let Some(lane) = task.lane.as_ref().filter(|_| !task.standing.passed_over) {
             add(&mut self.of_lane, lane, seq);
         }
+        if let Some(group) = &task.terms.group {
+            add(&mut self.of_group, group, seq);
+        }
+        for parent in &task.terms.waits_for {
+            add(&mut self.waiting_for, parent, seq);
+        }
+        if row.held {
+            self.held.insert(seq);
+        }
+        self.lapsing.extend(row.lapses_at.map(|at| (at, seq)));
         add(&mut self.in_state, &row.state, seq);
         match row.claim_at {
-            Some(at) if at <= Timestamp::ALWAYS => self.ready.insert((Reverse(task.priority), seq)),
+            Some(at) if at <= Timestamp::ALWAYS => self.ready.insert((task.rank(), seq)),
             Some(at) => self.waiting.insert((at, seq)),
             None => false,
         };
@@ -184,30 +259,65 @@ impl State {
 
     fn remove(&mut self, seq: u64) -> Option<Row> {
         let row = self.tasks.remove(&seq)?;
-        self.ids.remove(&row.task.id);
-        take(&mut self.of_entity, &row.task.entity, seq);
-        if let Some(lane) = &row.task.lane {
+        let task = &row.task;
+        self.ids.remove(&task.id);
+        take(&mut self.of_entity, &task.entity, seq);
+        if let Some(lane) = &task.lane {
             take(&mut self.of_lane, lane, seq);
+        }
+        if let Some(group) = &task.terms.group {
+            take(&mut self.of_group, group, seq);
+        }
+        for parent in &task.terms.waits_for {
+            take(&mut self.waiting_for, parent, seq);
+        }
+        self.held.remove(&seq);
+        if let Some(at) = row.lapses_at {
+            self.lapsing.remove(&(at, seq));
         }
         take(&mut self.in_state, &row.state, seq);
         match row.claim_at {
-            Some(at) if at <= Timestamp::ALWAYS => self.ready.remove(&(Reverse(row.task.priority), seq)),
+            Some(at) if at <= Timestamp::ALWAYS => self.ready.remove(&(task.rank(), seq)),
             Some(at) => self.waiting.remove(&(at, seq)),
             None => false,
         };
         Some(row)
     }
 
-    fn set_journal(&mut self, id: TaskId, entry: Option<JournalEntry>) -> Option<JournalEntry> {
-        let at = entry.as_ref().map(|entry| entry.at);
-        let old = match entry {
-            Some(entry) => self.journal.insert(id, entry),
+    fn set_journal(&mut self, id: TaskId, row: Option<JournalRow>) -> Option<JournalRow> {
+        let name = |row: &JournalRow| (row.entry.at, row.place, id);
+        let new = row.as_ref().map(name);
+        let old = match row {
+            Some(row) => self.journal.insert(id, row),
             None => self.journal.remove(&id),
         };
         if let Some(old) = &old {
-            self.journal_by_time.remove(&(old.at, id));
+            self.journal_by_time.remove(&name(old));
         }
-        self.journal_by_time.extend(at.map(|at| (at, id)));
+        self.journal_by_time.extend(new);
+        old
+    }
+
+    /// Remembers a key of the app's or forgets it.
+    fn set_key(&mut self, key: &str, of: Option<(TaskId, Timestamp)>) -> Option<(TaskId, Timestamp)> {
+        match of {
+            Some(of) => self.keys.insert(key.to_string(), of),
+            None => self.keys.remove(key),
+        }
+    }
+
+    /// Remembers the backend's id of a record or forgets it. One that is known must be forgotten before it changes.
+    fn set_server_id(&mut self, key: &EntityKey, server_id: Option<String>) -> Option<String> {
+        let foreign = |id: &str| EntityKey::new(key.entity_type.as_str(), id);
+        let new = server_id.as_deref().map(|id| (foreign(id), key.entity_id.clone()));
+        let old = match server_id {
+            Some(id) => self.server_ids.insert(key.clone(), id),
+            None => self.server_ids.remove(key),
+        };
+        if let Some(old) = &old {
+            self.local_ids.remove(&foreign(old));
+        }
+        self.local_ids.extend(new);
         old
     }
 
@@ -262,7 +372,10 @@ enum Undo {
     TaskAdded(u64),
     TaskRemoved(Box<Row>),
     Entity(EntityKey, Option<EntityRow>),
-    Journal(TaskId, Option<JournalEntry>),
+    Journal(TaskId, Option<JournalRow>),
+    Key(String, Option<(TaskId, Timestamp)>),
+    ServerId(EntityKey, Option<String>),
+    Controls(Option<Controls>),
     Conflict(u64, Option<Box<ConflictRow>>),
     Pull(Option<PullState>),
     Quarantined(Vec<Quarantined>),
@@ -301,6 +414,9 @@ impl MemoryTx<'_> {
                 Undo::Entity(key, Some(old)) => drop(self.state.entities.insert(key, old)),
                 Undo::Entity(key, None) => drop(self.state.entities.remove(&key)),
                 Undo::Journal(id, old) => drop(self.state.set_journal(id, old)),
+                Undo::Key(key, old) => drop(self.state.set_key(&key, old)),
+                Undo::ServerId(key, old) => drop(self.state.set_server_id(&key, old)),
+                Undo::Controls(old) => self.state.controls = old,
                 Undo::Conflict(place, old) => drop(self.state.set_conflict(place, old.map(|old| *old))),
                 Undo::Pull(old) => self.state.pull = old,
                 Undo::Quarantined(old) => self.state.quarantined = old,
@@ -327,8 +443,31 @@ impl MemoryTx<'_> {
     }
 
     fn set_journal(&mut self, id: TaskId, entry: Option<JournalEntry>) {
-        let old = self.state.set_journal(id, entry);
+        self.state.journal_places += 1;
+        let place = self.state.journal_places;
+        let old = self.state.set_journal(id, entry.map(|entry| JournalRow { entry, place }));
         self.undo.push(Undo::Journal(id, old));
+    }
+
+    fn set_key(&mut self, key: &str, of: Option<(TaskId, Timestamp)>) {
+        let old = self.state.set_key(key, of);
+        self.undo.push(Undo::Key(key.to_string(), old));
+    }
+
+    fn set_server_id(&mut self, key: &EntityKey, server_id: Option<String>) {
+        let old = self.state.set_server_id(key, server_id);
+        self.undo.push(Undo::ServerId(key.clone(), old));
+    }
+
+    fn forget_entity(&mut self, key: &EntityKey) {
+        if let Some(old) = self.state.entities.remove(key) {
+            self.undo.push(Undo::Entity(key.clone(), Some(old)));
+        }
+    }
+
+    fn forget_conflict(&mut self, place: u64) {
+        let gone = self.state.set_conflict(place, None);
+        self.undo.push(Undo::Conflict(place, gone.map(Box::new)));
     }
 
     /// Where `point` is among the open savepoints.
@@ -368,8 +507,37 @@ impl StoreRead for MemoryTx<'_> {
         self.state.read_at(least_after(self.state.of_entity.get(entity), after))
     }
 
+    fn next_in_line(&self, entity: &EntityKey, after: u64) -> Result<Option<Task>, StoreError> {
+        let rows = self.state.of_entity.get(entity).map(|rows| rows.range((Excluded(after), Unbounded)));
+        let in_line = |seq: &u64| self.state.tasks.get(seq).is_some_and(|row| !row.task.standing.passed_over);
+        self.state.read_at(rows.into_iter().flatten().copied().find(in_line))
+    }
+
     fn next_of_lane(&self, lane: &str, after: u64) -> Result<Option<Task>, StoreError> {
         self.state.read_at(least_after(self.state.of_lane.get(lane), after))
+    }
+
+    fn tasks_of_group(&self, group: &str) -> Result<Page, StoreError> {
+        Ok(self.state.page(self.state.of_group.get(group).into_iter().flatten().copied()))
+    }
+
+    fn waiting_for(&self, parent: TaskId, after: u64, limit: usize) -> Result<Page, StoreError> {
+        let rows = self.state.waiting_for.get(&parent).map(|rows| rows.range((Excluded(after), Unbounded)));
+        Ok(self.state.page(rows.into_iter().flatten().copied().take(limit)))
+    }
+
+    fn held_after(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
+        let rows = self.state.held.range((Excluded(after), Unbounded));
+        Ok(self.state.page(rows.copied().take(limit)))
+    }
+
+    fn lapsed(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError> {
+        let rows = self.state.lapsing.range(..=(now, u64::MAX));
+        Ok(self.state.page(rows.map(|(_, seq)| *seq).take(limit)))
+    }
+
+    fn next_lapse(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.state.lapsing.first().map(|(at, _)| *at))
     }
 
     fn claimable(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError> {
@@ -377,7 +545,7 @@ impl StoreRead for MemoryTx<'_> {
         let due = (now > Timestamp::ALWAYS)
             .then(|| self.state.waiting.range(..=(now, u64::MAX)).map(|(_, seq)| *seq).take(limit));
         let mut page = self.state.page(ready.chain(due.into_iter().flatten()));
-        page.tasks.sort_by_key(|task| (Reverse(task.priority), task.seq));
+        page.tasks.sort_by_key(|task| (task.rank(), task.seq));
         page.tasks.truncate(limit);
         Ok(page)
     }
@@ -435,7 +603,41 @@ impl StoreRead for MemoryTx<'_> {
     }
 
     fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError> {
-        Ok(self.state.journal.get(&id).cloned())
+        Ok(self.state.journal.get(&id).map(|row| row.entry.clone()))
+    }
+
+    fn journal_entries(&self, before: Option<TaskId>, limit: usize) -> Result<JournalPage, StoreError> {
+        let end = match before {
+            None => Unbounded,
+            Some(id) => match self.state.journal.get(&id) {
+                Some(row) => Excluded((row.entry.at, row.place, id)),
+                None => return Ok(JournalPage::default()),
+            },
+        };
+        let ids = self.state.journal_by_time.range((Unbounded, end)).rev().map(|(_, _, id)| id);
+        let rows = ids.filter_map(|id| self.state.journal.get(id));
+        let entries = rows.map(|row| row.entry.clone()).take(limit).collect();
+        Ok(JournalPage { entries, damaged: Vec::new() })
+    }
+
+    fn deduplicated(&self, key: &str) -> Result<Option<TaskId>, StoreError> {
+        Ok(self.state.keys.get(key).map(|(task, _)| *task))
+    }
+
+    fn server_id(&self, key: &EntityKey) -> Result<Option<String>, StoreError> {
+        Ok(self.state.server_ids.get(key).cloned())
+    }
+
+    fn local_id(&self, key: &EntityKey) -> Result<Option<String>, StoreError> {
+        Ok(self.state.local_ids.get(key).cloned())
+    }
+
+    fn knows_server_ids(&self) -> Result<bool, StoreError> {
+        Ok(!self.state.server_ids.is_empty())
+    }
+
+    fn controls(&self) -> Result<Option<Controls>, StoreError> {
+        Ok(self.state.controls.clone())
     }
 
     fn conflict(&self, id: ConflictId) -> Result<Option<ConflictRecord>, StoreError> {
@@ -513,8 +715,7 @@ impl StoreTx for MemoryTx<'_> {
             self.remove(known);
         }
         self.see_seq(task.seq);
-        let (state, claim_at) = (task.state.kind(), task.claim_at);
-        self.insert(Row { task: task.clone(), damaged: false, state, claim_at });
+        self.insert(Row::new(task));
         Ok(())
     }
 
@@ -531,12 +732,11 @@ impl StoreTx for MemoryTx<'_> {
     }
 
     fn quarantine(&mut self, row: &DamagedRow) -> Result<(), StoreError> {
-        let Some(mut old) = self.state.tasks.get(&row.seq).filter(|row| row.damaged).cloned() else {
+        let Some(old) = self.state.tasks.get(&row.seq).filter(|row| row.damaged).cloned() else {
             return Err(StoreError::Misuse(format!("the row at position {} is not damaged", row.seq)));
         };
         self.remove(row.seq);
-        (old.state, old.claim_at) = (StateKind::Dead, None);
-        self.insert(old);
+        self.insert(Row { state: StateKind::Dead, claim_at: None, lapses_at: None, held: false, ..old });
         Ok(())
     }
 
@@ -547,6 +747,68 @@ impl StoreTx for MemoryTx<'_> {
         let row = EntityRow { entity: entity.clone(), damaged: false };
         let old = self.state.entities.insert(entity.key.clone(), row);
         self.undo.push(Undo::Entity(entity.key.clone(), old));
+        Ok(())
+    }
+
+    fn remove_entity(&mut self, key: &EntityKey) -> Result<(), StoreError> {
+        self.forget_entity(key);
+        Ok(())
+    }
+
+    fn forget_records(&mut self, limit: usize) -> Result<usize, StoreError> {
+        let mut left = limit;
+        let entities: Vec<EntityKey> = self.state.entities.keys().take(left).cloned().collect();
+        entities.iter().for_each(|key| self.forget_entity(key));
+        left -= entities.len();
+        let conflicts: Vec<u64> = self.state.conflicts.keys().take(left).copied().collect();
+        conflicts.iter().for_each(|place| self.forget_conflict(*place));
+        left -= conflicts.len();
+        let ids: Vec<EntityKey> = self.state.server_ids.keys().take(left).cloned().collect();
+        ids.iter().for_each(|key| self.set_server_id(key, None));
+        left -= ids.len();
+        let notes = self.state.quarantined.len().min(left);
+        if notes > 0 {
+            self.undo.push(Undo::Quarantined(self.state.quarantined.clone()));
+            self.state.quarantined.drain(..notes);
+        }
+        left -= notes;
+        let all_went = self.state.entities.is_empty()
+            && self.state.conflicts.is_empty()
+            && self.state.server_ids.is_empty()
+            && self.state.quarantined.is_empty();
+        if all_went && self.state.pull.is_some() {
+            let old = self.state.pull.take();
+            self.undo.push(Undo::Pull(old));
+        }
+        Ok(limit - left)
+    }
+
+    fn put_server_id(&mut self, key: &EntityKey, server_id: &str) -> Result<(), StoreError> {
+        let of = self.state.local_ids.get(&EntityKey::new(key.entity_type.as_str(), server_id));
+        if of.is_some_and(|of| *of != key.entity_id) {
+            return Err(StoreError::Misuse("the backend's id is that of another record".to_string()));
+        }
+        match self.state.server_ids.get(key) {
+            Some(known) if known == server_id => Ok(()),
+            Some(_) => Err(StoreError::Misuse("the record has another id of the backend".to_string())),
+            None => {
+                self.set_server_id(key, Some(server_id.to_string()));
+                Ok(())
+            }
+        }
+    }
+
+    fn put_deduplicated(&mut self, key: &str, task: TaskId, at: Timestamp) -> Result<(), StoreError> {
+        if self.state.keys.contains_key(key) {
+            return Err(StoreError::Misuse("the key is remembered already".to_string()));
+        }
+        self.set_key(key, Some((task, at)));
+        Ok(())
+    }
+
+    fn put_controls(&mut self, controls: &Controls) -> Result<(), StoreError> {
+        let old = self.state.controls.replace(controls.clone());
+        self.undo.push(Undo::Controls(old));
         Ok(())
     }
 
@@ -586,16 +848,23 @@ impl StoreTx for MemoryTx<'_> {
         let may_go = |row: &ConflictRow| !row.damaged && !row.record.is_open() && row.record.at < before;
         let old = self.state.conflicts.iter().filter(|(_, row)| may_go(row));
         let old: Vec<u64> = old.map(|(place, _)| *place).take(limit).collect();
-        for place in &old {
-            let gone = self.state.set_conflict(*place, None);
-            self.undo.push(Undo::Conflict(*place, gone.map(Box::new)));
-        }
+        old.iter().for_each(|place| self.forget_conflict(*place));
+        Ok(old.len())
+    }
+
+    fn prune_deduplicated(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let known = |task| self.state.ids.contains_key(task) || self.state.journal.contains_key(task);
+        let old = self.state.keys.iter().filter(|(_, (task, at))| *at < before && !known(task));
+        let mut old: Vec<(Timestamp, String)> = old.map(|(key, (_, at))| (*at, key.clone())).collect();
+        old.sort();
+        old.truncate(limit);
+        old.iter().for_each(|(_, key)| self.set_key(key, None));
         Ok(old.len())
     }
 
     fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        let old = self.state.journal_by_time.iter().take_while(|(at, _)| *at < before).take(limit);
-        let old: Vec<TaskId> = old.map(|(_, id)| *id).collect();
+        let old = self.state.journal_by_time.iter().take_while(|(at, ..)| *at < before).take(limit);
+        let old: Vec<TaskId> = old.map(|(_, _, id)| *id).collect();
         for id in &old {
             self.set_journal(*id, None);
         }

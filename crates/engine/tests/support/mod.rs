@@ -11,7 +11,7 @@ use landfall_core::failure::Failure;
 use landfall_core::id::{Entropy, IdempotencyKey, TaskId};
 use landfall_core::machine::Machine;
 use landfall_core::store::memory::MemoryStore;
-use landfall_core::store::{Store, StoreError, StoreTx};
+use landfall_core::store::{Counts, Store, StoreError, StoreTx};
 use landfall_core::time::{Mono, Now, Timestamp};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -100,6 +100,8 @@ impl Adapter for Scripted {
             effect: EffectClass::OneEffect,
             pull: self.feed.is_some(),
             orders_writes: true,
+            atomic_groups: false,
+            actions: false,
         }
     }
 
@@ -237,6 +239,18 @@ impl Store for BrokenStore {
         }
         Ok(())
     }
+
+    fn identity(&self) -> Option<&str> {
+        self.inner.identity()
+    }
+
+    fn switch_identity(&mut self, identity: Option<&str>) -> Result<(), StoreError> {
+        self.inner.switch_identity(identity)
+    }
+
+    fn identities(&mut self) -> Result<Vec<(Option<String>, Counts)>, StoreError> {
+        self.inner.identities()
+    }
 }
 
 mod tx {
@@ -245,8 +259,8 @@ mod tx {
     use landfall_core::entity::StoredEntity;
     use landfall_core::id::{ConflictId, EntityKey, TaskId};
     use landfall_core::store::{
-        ConflictPage, ConflictQuery, Counts, DamagedRow, EntityPage, Lease, Page, PullState, Quarantined,
-        Replica, Savepoint, StoreError, StoreRead, StoreTx,
+        ConflictPage, ConflictQuery, Controls, Counts, DamagedRow, EntityPage, JournalPage, Lease, Page,
+        PullState, Quarantined, Replica, Savepoint, StoreError, StoreRead, StoreTx,
     };
     use landfall_core::task::{JournalEntry, StateKind, Task};
     use landfall_core::time::Timestamp;
@@ -278,6 +292,12 @@ mod tx {
             tasks_after(&self, after: u64, limit: usize) -> Page;
             last_of_entity(&self, entity: &EntityKey) -> Option<Task>;
             next_of_entity(&self, entity: &EntityKey, after: u64) -> Option<Task>;
+            next_in_line(&self, entity: &EntityKey, after: u64) -> Option<Task>;
+            tasks_of_group(&self, group: &str) -> Page;
+            waiting_for(&self, parent: TaskId, after: u64, limit: usize) -> Page;
+            held_after(&self, after: u64, limit: usize) -> Page;
+            lapsed(&self, now: Timestamp, limit: usize) -> Page;
+            next_lapse(&self) -> Option<Timestamp>;
             next_of_lane(&self, lane: &str, after: u64) -> Option<Task>;
             claimable(&self, now: Timestamp, limit: usize) -> Page;
             next_claim(&self, now: Timestamp) -> Option<Timestamp>;
@@ -286,6 +306,12 @@ mod tx {
             oldest(&self) -> Option<Timestamp>;
             entity(&self, key: &EntityKey) -> Option<StoredEntity>;
             journal(&self, id: TaskId) -> Option<JournalEntry>;
+            journal_entries(&self, before: Option<TaskId>, limit: usize) -> JournalPage;
+            deduplicated(&self, key: &str) -> Option<TaskId>;
+            server_id(&self, key: &EntityKey) -> Option<String>;
+            local_id(&self, key: &EntityKey) -> Option<String>;
+            knows_server_ids(&self) -> bool;
+            controls(&self) -> Option<Controls>;
             entities_after(&self, of: Option<&str>, after: Option<&EntityKey>, limit: usize) -> EntityPage;
             conflict(&self, id: ConflictId) -> Option<ConflictRecord>;
             conflicts(&self, which: &ConflictQuery, limit: usize) -> ConflictPage;
@@ -303,9 +329,15 @@ mod tx {
             settle_task(&mut self, task: &Task, entry: &JournalEntry) -> ();
             quarantine(&mut self, row: &DamagedRow) -> ();
             put_entity(&mut self, entity: &StoredEntity) -> ();
+            remove_entity(&mut self, key: &EntityKey) -> ();
+            forget_records(&mut self, limit: usize) -> usize;
+            put_server_id(&mut self, key: &EntityKey, server_id: &str) -> ();
+            put_deduplicated(&mut self, key: &str, task: TaskId, at: Timestamp) -> ();
+            put_controls(&mut self, controls: &Controls) -> ();
             put_pull_state(&mut self, state: &PullState) -> ();
             put_quarantined(&mut self, record: &Quarantined) -> ();
             prune_conflicts(&mut self, before: Timestamp, limit: usize) -> usize;
+            prune_deduplicated(&mut self, before: Timestamp, limit: usize) -> usize;
             prune_journal(&mut self, before: Timestamp, limit: usize) -> usize;
             savepoint(&mut self) -> Savepoint;
             rollback_to(&mut self, point: Savepoint) -> ();

@@ -1,4 +1,4 @@
-//! From schema 1 to 2: the conflicts that were kept in columns become whole records.
+//! From schema 1: the conflicts that were kept in columns become whole records.
 //!
 //! Schema 1 wrote down less than is wanted now. What it did not is worked out where the rest of the file proves it, and
 //! otherwise said to be unknown; nothing is made up, and nothing that was kept is dropped. Tests: at the end of the file,
@@ -7,6 +7,7 @@
 use crate::codec::{Table, Verified, body, each_row, unreadable, verify};
 use crate::conflicts::{self, Columns};
 use crate::error::failed;
+use crate::identities::Owner;
 use crate::{entities, journal};
 use landfall_core::change::{Intent, Operation};
 use landfall_core::conflict::{ConflictRecord, DecidedBy, Found, Settled, Why};
@@ -47,7 +48,7 @@ pub(super) fn carry_conflicts(connection: &Connection) -> Result<(), StoreError>
             None => Err(StoreError::Damaged(String::new())),
         };
         match whole {
-            Ok(record) => conflicts::put(connection, &record)?,
+            Ok(record) => conflicts::put(connection, Owner::NAMELESS, &record)?,
             Err(StoreError::Damaged(_)) => carry_damaged(connection, row, number, waits)?,
             Err(other) => return Err(other),
         }
@@ -99,8 +100,12 @@ fn read(
     let remote = body(row, 6, 10)?.map(|body| RemoteEntity::new(entity.clone(), body, version));
     let sent: Option<Sent> = serde_json::from_str(payload).ok();
     let base = base(connection, &entity, row.maybe_text(8)?, sent.as_ref())?;
-    let intent =
-        sent.map(|sent| Intent { operation: sent.operation, fields: sent.fields, unset: sent.unset });
+    let intent = sent.map(|sent| Intent {
+        operation: sent.operation,
+        action: None,
+        fields: sent.fields,
+        unset: sent.unset,
+    });
     let made_on = base.as_ref().map(|base| &base.body);
     let local = match (&intent, made_on) {
         (Some(intent), made_on) => patch::apply(intent, made_on),
@@ -155,7 +160,7 @@ fn base(
     let Some(fields) = json.and_then(|json| Fields::parse(json).ok()) else { return Ok(None) };
     let version = sent.and_then(|sent| sent.base_version.clone());
     let base = Base { body: Body::Live(fields), version, complete: false };
-    let known = readable(entities::read(connection, entity))?.and_then(|entity| entity.base);
+    let known = readable(entities::read(connection, Owner::NAMELESS, entity))?.and_then(|entity| entity.base);
     let whole =
         known.is_some_and(|known| known.complete && known.body == base.body && known.version == base.version);
     Ok(Some(Base { complete: whole, ..base }))
@@ -163,7 +168,7 @@ fn base(
 
 /// How the task ended, if it did and that can be read.
 fn verdict(connection: &Connection, task: TaskId) -> Result<Option<Verdict>, StoreError> {
-    Ok(readable(journal::entry(connection, task))?.map(|entry| entry.verdict))
+    Ok(readable(journal::entry(connection, Owner::NAMELESS, task))?.map(|entry| entry.verdict))
 }
 
 /// Damage elsewhere is told when that is asked for.
@@ -184,6 +189,8 @@ fn over(remote: &Body, intent: Option<&Intent>, local: &Body) -> Body {
             Operation::Create => {
                 patch::apply(&Intent { operation: Operation::Update, ..intent.clone() }, Some(remote))
             }
+            // Schema 1 knew no commands.
+            Operation::Action => remote.clone(),
             Operation::Update | Operation::Upsert | Operation::Replace | Operation::Delete => {
                 patch::apply(intent, Some(remote))
             }
@@ -235,6 +242,7 @@ fn carry_damaged(connection: &Connection, row: &Row<'_>, number: i64, waits: boo
         at: Timestamp(value(4).as_i64().unwrap_or(0)),
         open: waits,
         record: &record.to_string(),
+        owner: Owner::NAMELESS,
     };
     conflicts::put_damaged(connection, &left)
 }
@@ -245,12 +253,9 @@ mod tests {
     use crate::codec::{Cell, FORMAT, body_cells, sealed};
     use crate::migrate::climb;
     use crate::migrate::tests::store_of;
-    use crate::tasks;
     use landfall_core::entity::StoredEntity;
     use landfall_core::id::ClientId;
     use landfall_core::store::{ConflictPage, ConflictQuery};
-    use landfall_core::task::{JournalEntry, Task, TaskState};
-    use landfall_core::time::Hlc;
     use rusqlite::params_from_iter;
 
     fn key() -> EntityKey {
@@ -311,33 +316,18 @@ mod tests {
         }
     }
 
+    /// As much of a task as is looked at.
     fn wait_in_the_inbox(connection: &Connection, generation: u64) {
-        let task = Task {
-            id: task_id(generation),
-            seq: generation,
-            entity: key(),
-            generation,
-            intent: Intent::new(Operation::Delete),
-            schema: 1,
-            lane: None,
-            priority: 0,
-            not_before: None,
-            changed_at: Hlc::default(),
-            enqueued_at: Timestamp(1),
-            state: TaskState::Conflict,
-            frozen: None,
-            claim_at: None,
-            attempts: 0,
-            conflict_rounds: 0,
-            last_failure: None,
-        };
-        tasks::put(connection, &task, false).unwrap();
+        let sql = "INSERT INTO landfall_tasks (state, priority, task_id, entity_type, entity_id, format, generation, \
+                   operation, schema, changed_ms, changed_count, enqueued_at, attempts, conflict_rounds, fields, sum) \
+                   VALUES (3, 0, ?, 'note', '1', 1, 1, 'delete', 1, 0, 0, 1, 0, 0, '{}', 0)";
+        connection.execute(sql, [task_id(generation).0.as_bytes()]).unwrap();
     }
 
     fn carried(connection: &Connection) -> ConflictPage {
         climb(connection, 1).unwrap();
         assert!(connection.prepare("SELECT 1 FROM landfall_conflicts_1").is_err(), "nothing is left behind");
-        conflicts::page(connection, &ConflictQuery::default(), 99).unwrap()
+        conflicts::page(connection, Owner::NAMELESS, &ConflictQuery::default(), 99).unwrap()
     }
 
     fn one(connection: &Connection) -> ConflictRecord {
@@ -399,7 +389,10 @@ mod tests {
             page.conflicts.iter().filter_map(|record| Some(record.settled.as_ref()?.by)).collect();
         assert_eq!(by, [DecidedBy::Rule, DecidedBy::App], "a person has sent the first one again");
         let open = ConflictQuery { open_only: true, ..ConflictQuery::default() };
-        assert_eq!(conflicts::page(&connection, &open, 9).unwrap().conflicts, page.conflicts[..1]);
+        assert_eq!(
+            conflicts::page(&connection, Owner::NAMELESS, &open, 9).unwrap().conflicts,
+            page.conflicts[..1]
+        );
     }
 
     #[test]
@@ -498,16 +491,24 @@ mod tests {
         let connection = store_of(1);
         let given_up = Old { rule: "the backend did not say what it has; waits for a decision", ..old(1) };
         given_up.put(&connection);
-        let entry = JournalEntry {
-            task_id: task_id(1),
-            entity: key(),
-            generation: 1,
-            verdict: Verdict::Discarded,
-            version: None,
-            at: Timestamp(9),
-            payload: "{}".into(),
-        };
-        journal::put_entry(&connection, &entry).unwrap();
+        let id = task_id(1);
+        let cells = sealed::<9>(
+            Table::Journal,
+            [
+                id.0.as_bytes().into(),
+                FORMAT.into(),
+                "note".into(),
+                "1".into(),
+                1_i64.into(),
+                Verdict::Discarded.as_str().into(),
+                Cell::Null,
+                9_i64.into(),
+                "{}".into(),
+            ],
+        );
+        let sql = "INSERT INTO landfall_journal (task_id, format, entity_type, entity_id, generation, verdict, version, \
+                   at, payload, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        connection.prepare(sql).unwrap().execute(params_from_iter(cells)).unwrap();
         let settled = one(&connection).settled.unwrap();
         assert_eq!((settled.by, Some(settled.result)), (DecidedBy::App, old(1).remote));
     }
@@ -532,8 +533,12 @@ mod tests {
             let sql = "SELECT record FROM landfall_conflicts WHERE id = 2";
             let left: String = connection.query_one(sql, (), |row| row.get(0)).unwrap();
             assert!(left.contains("ours") && left.contains("old") && left.contains("theirs"), "{left}");
-            assert_eq!(conflicts::prune(&connection, Timestamp(i64::MAX), 99).unwrap(), 2, "{spoil}");
-            let page = conflicts::page(&connection, &ConflictQuery::default(), 99).unwrap();
+            assert_eq!(
+                conflicts::prune(&connection, Owner::NAMELESS, Timestamp(i64::MAX), 99).unwrap(),
+                2,
+                "{spoil}"
+            );
+            let page = conflicts::page(&connection, Owner::NAMELESS, &ConflictQuery::default(), 99).unwrap();
             assert_eq!((page.conflicts, page.damaged.len()), (vec![], 1), "it is not thrown away");
         }
     }
@@ -546,15 +551,15 @@ mod tests {
         connection.execute("UPDATE landfall_conflicts SET rule = 'x'", ()).unwrap();
         assert_eq!(carried(&connection).damaged.len(), 2);
         let open = ConflictQuery { open_only: true, ..ConflictQuery::default() };
-        assert_eq!(conflicts::page(&connection, &open, 99).unwrap().damaged.len(), 1);
+        assert_eq!(conflicts::page(&connection, Owner::NAMELESS, &open, 99).unwrap().damaged.len(), 1);
     }
 
     #[test]
-    fn records_of_format_1_are_read_and_written_anew_as_format_2() {
+    fn records_of_format_1_are_read_and_written_anew_as_format_3() {
         let connection = store_of(1);
         put_of_1(&connection, &live("old"), Some("7"), true);
         climb(&connection, 1).unwrap();
-        let entity = entities::read(&connection, &key()).unwrap().unwrap();
+        let entity = entities::read(&connection, Owner::NAMELESS, &key()).unwrap().unwrap();
         let base = Some(Base { body: live("old"), version: Some("7".into()), complete: true });
         let expected =
             StoredEntity { generation: 1, base, local: Some(live("old")), ..StoredEntity::unknown(key()) };
@@ -562,15 +567,16 @@ mod tests {
         let format = |number: i64| {
             let sql = "UPDATE landfall_entities SET format = ?";
             connection.prepare(sql).unwrap().execute([number]).unwrap();
-            entities::read(&connection, &key())
+            entities::read(&connection, Owner::NAMELESS, &key())
         };
         assert!(matches!(format(2), Err(StoreError::Damaged(_))));
         assert_eq!(format(1), Ok(Some(expected.clone())));
         let next = StoredEntity { reading: u64::MAX, ..expected };
-        entities::put(&connection, &next).unwrap();
-        assert_eq!(entities::read(&connection, &key()), Ok(Some(next.clone())));
+        entities::put(&connection, Owner::NAMELESS, &next).unwrap();
+        assert_eq!(entities::read(&connection, Owner::NAMELESS, &key()), Ok(Some(next.clone())));
         assert!(matches!(format(1), Err(StoreError::Damaged(_))));
-        assert!(matches!(format(3), Err(StoreError::Damaged(_))));
-        assert_eq!(format(2), Ok(Some(next)));
+        assert!(matches!(format(2), Err(StoreError::Damaged(_))));
+        assert!(matches!(format(4), Err(StoreError::Damaged(_))));
+        assert_eq!(format(3), Ok(Some(next)));
     }
 }

@@ -23,7 +23,10 @@
 #![allow(clippy::unwrap_used, reason = "a case fails by panicking")]
 
 mod damage;
+mod identities;
+mod life;
 mod model;
+mod names;
 mod queries;
 mod rows;
 pub mod samples;
@@ -118,7 +121,7 @@ cases! {
         tasks_of_an_entity_are_found_by_position,
         names_are_never_joined,
         tasks_of_a_lane_are_found_by_position,
-        higher_priority_is_claimed_first_then_older,
+        lower_ranks_are_claimed_first_then_older,
         a_task_is_claimed_when_its_moment_has_come,
         waiting_tasks_do_not_keep_ready_ones_back,
         the_next_claim_is_the_least_still_to_come,
@@ -132,10 +135,37 @@ cases! {
         conflicts_are_read_page_by_page,
         a_limit_of_nothing_gives_nothing,
     }
+    life::{
+        a_step_of_priority_is_worth_so_many_places_and_no_more,
+        a_task_of_low_priority_does_not_starve,
+        what_is_passed_over_is_not_in_line,
+        tasks_of_a_group_are_found_by_position,
+        those_that_wait_for_a_task_are_found_by_position,
+        held_tasks_are_found_by_position,
+        tasks_lapse_while_they_wait_unsent,
+    }
+    names::{
+        a_key_of_the_apps_leads_to_one_task,
+        a_key_is_forgotten_when_it_is_older_and_its_task_is_gone,
+        the_backends_ids_are_found_both_ways,
+        what_is_paused_reads_back_the_newest,
+        ended_tasks_come_last_first_and_page_by_page,
+        records_are_forgotten_and_tasks_are_not,
+        a_record_that_is_forgotten_is_not_known,
+    }
+    identities::{
+        every_question_is_about_the_open_queue,
+        every_write_is_about_the_open_queue,
+        the_bound_on_notes_is_that_of_each_identity,
+        every_identity_is_listed_with_what_waits,
+        the_name_of_an_identity_is_neither_empty_nor_endless,
+        opening_again_opens_the_same_queue,
+    }
     damage::{
         a_damaged_row_is_never_handed_out,
         a_damaged_row_does_not_hide_its_neighbours,
         a_quarantined_row_counts_as_dead_and_is_never_claimed,
+        a_quarantined_row_does_not_lapse_and_is_not_held,
         only_a_damaged_row_is_quarantined,
         a_damaged_row_that_is_put_again_is_whole,
         a_damaged_record_is_named_apart_and_passed,

@@ -57,7 +57,7 @@ impl Belief {
 
     /// The user's own bookkeeping of a change that was taken: written without the engine's functions.
     pub(super) fn note(&mut self, change: &Change) {
-        use landfall_core::change::Operation::{Create, Delete, Replace, Update, Upsert};
+        use landfall_core::change::Operation::{Action, Create, Delete, Replace, Update, Upsert};
         let record = self.own.entry(change.entity.clone()).or_default();
         match change.intent.operation {
             Delete => *record = None,
@@ -69,6 +69,8 @@ impl Belief {
                 }
                 fields.extend(change.intent.fields.0.clone());
             }
+            // What a command does is the backend's to know.
+            Action => {}
         }
     }
 

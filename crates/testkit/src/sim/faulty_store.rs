@@ -7,8 +7,8 @@ use landfall_core::conflict::ConflictRecord;
 use landfall_core::entity::StoredEntity;
 use landfall_core::id::{ConflictId, EntityKey, TaskId};
 use landfall_core::store::{
-    ConflictPage, ConflictQuery, Counts, DamagedRow, EntityPage, Lease, Page, PullState, Quarantined,
-    Replica, Savepoint, StoreError, StoreRead, StoreTx,
+    ConflictPage, ConflictQuery, Controls, Counts, DamagedRow, EntityPage, JournalPage, Lease, Page,
+    PullState, Quarantined, Replica, Savepoint, StoreError, StoreRead, StoreTx,
 };
 use landfall_core::task::{JournalEntry, StateKind, Task, TaskState};
 use landfall_core::time::Timestamp;
@@ -23,6 +23,25 @@ pub(super) struct Wrong {
     pub(super) hide_frozen: bool,
     /// What is written down of a conflict is thrown away.
     pub(super) forget_conflicts: bool,
+    /// One more thing that is not as it says.
+    pub(super) lie: Option<Lie>,
+}
+
+/// What a store may keep from the machine, or the machine from the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lie {
+    /// Tasks wait for nothing.
+    NoDependencies,
+    /// A group has one member less.
+    SmallerGroups,
+    /// No byte of any task has left.
+    NothingLeft,
+    /// The backend's names are forgotten.
+    NoServerIds,
+    /// Nothing is paused.
+    NothingPaused,
+    /// No task minds being sent twice.
+    NoAtMostOnce,
 }
 
 pub(super) struct FaultyTx<'a> {
@@ -54,6 +73,23 @@ impl<'a> FaultyTx<'a> {
         }
         Some(task)
     }
+
+    /// A task as if no byte of it had left.
+    fn lie_of_sends(&self, mut task: Task) -> Task {
+        let lies = self.wrong.lie == Some(Lie::NothingLeft);
+        if lies
+            && matches!(
+                task.state,
+                TaskState::Pending { .. } | TaskState::InFlight { .. } | TaskState::Unknown { .. }
+            )
+        {
+            task.state = TaskState::Pending { retry_at: None };
+            if let Some(frozen) = &mut task.frozen {
+                frozen.sends = 0;
+            }
+        }
+        task
+    }
 }
 
 impl StoreRead for FaultyTx<'_> {
@@ -71,7 +107,7 @@ impl StoreRead for FaultyTx<'_> {
     }
     fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
         self.tick()?;
-        self.inner.task(id)
+        Ok(self.inner.task(id)?.map(|task| self.lie_of_sends(task)))
     }
     fn tasks_after(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
         self.tick()?;
@@ -84,6 +120,34 @@ impl StoreRead for FaultyTx<'_> {
     fn next_of_entity(&self, entity: &EntityKey, after: u64) -> Result<Option<Task>, StoreError> {
         self.tick()?;
         Ok(self.lie(self.inner.next_of_entity(entity, after)?))
+    }
+    fn next_in_line(&self, entity: &EntityKey, after: u64) -> Result<Option<Task>, StoreError> {
+        self.tick()?;
+        Ok(self.lie(self.inner.next_in_line(entity, after)?))
+    }
+    fn tasks_of_group(&self, group: &str) -> Result<Page, StoreError> {
+        self.tick()?;
+        let mut page = self.inner.tasks_of_group(group)?;
+        if self.wrong.lie == Some(Lie::SmallerGroups) && page.tasks.len() > 1 {
+            page.tasks.pop();
+        }
+        Ok(page)
+    }
+    fn waiting_for(&self, parent: TaskId, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.tick()?;
+        self.inner.waiting_for(parent, after, limit)
+    }
+    fn held_after(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.tick()?;
+        self.inner.held_after(after, limit)
+    }
+    fn lapsed(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError> {
+        self.tick()?;
+        self.inner.lapsed(now, limit)
+    }
+    fn next_lapse(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.tick()?;
+        self.inner.next_lapse()
     }
     fn next_of_lane(&self, lane: &str, after: u64) -> Result<Option<Task>, StoreError> {
         self.tick()?;
@@ -116,6 +180,30 @@ impl StoreRead for FaultyTx<'_> {
     fn journal(&self, id: TaskId) -> Result<Option<JournalEntry>, StoreError> {
         self.tick()?;
         self.inner.journal(id)
+    }
+    fn journal_entries(&self, before: Option<TaskId>, limit: usize) -> Result<JournalPage, StoreError> {
+        self.tick()?;
+        self.inner.journal_entries(before, limit)
+    }
+    fn deduplicated(&self, key: &str) -> Result<Option<TaskId>, StoreError> {
+        self.tick()?;
+        self.inner.deduplicated(key)
+    }
+    fn server_id(&self, key: &EntityKey) -> Result<Option<String>, StoreError> {
+        self.tick()?;
+        self.inner.server_id(key)
+    }
+    fn local_id(&self, key: &EntityKey) -> Result<Option<String>, StoreError> {
+        self.tick()?;
+        self.inner.local_id(key)
+    }
+    fn knows_server_ids(&self) -> Result<bool, StoreError> {
+        self.tick()?;
+        self.inner.knows_server_ids()
+    }
+    fn controls(&self) -> Result<Option<Controls>, StoreError> {
+        self.tick()?;
+        Ok(self.inner.controls()?.filter(|_| self.wrong.lie != Some(Lie::NothingPaused)))
     }
     fn entities_after(
         &self,
@@ -159,7 +247,22 @@ impl StoreTx for FaultyTx<'_> {
     }
     fn put_task(&mut self, task: &Task) -> Result<(), StoreError> {
         self.tick()?;
-        self.inner.put_task(task)
+        match self.wrong.lie {
+            Some(Lie::NoDependencies) => {
+                let mut task = task.clone();
+                if !task.terms.waits_for.is_empty() {
+                    task.terms.waits_for.clear();
+                    task.claim_at = task.due();
+                }
+                self.inner.put_task(&task)
+            }
+            Some(Lie::NoAtMostOnce) => {
+                let mut task = task.clone();
+                task.terms.at_most_once = false;
+                self.inner.put_task(&task)
+            }
+            _ => self.inner.put_task(task),
+        }
     }
     fn settle_task(&mut self, task: &Task, entry: &JournalEntry) -> Result<(), StoreError> {
         self.tick()?;
@@ -172,6 +275,29 @@ impl StoreTx for FaultyTx<'_> {
     fn put_entity(&mut self, entity: &StoredEntity) -> Result<(), StoreError> {
         self.tick()?;
         self.inner.put_entity(entity)
+    }
+    fn remove_entity(&mut self, key: &EntityKey) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.remove_entity(key)
+    }
+    fn forget_records(&mut self, limit: usize) -> Result<usize, StoreError> {
+        self.tick()?;
+        self.inner.forget_records(limit)
+    }
+    fn put_server_id(&mut self, key: &EntityKey, server_id: &str) -> Result<(), StoreError> {
+        self.tick()?;
+        if self.wrong.lie == Some(Lie::NoServerIds) {
+            return Ok(());
+        }
+        self.inner.put_server_id(key, server_id)
+    }
+    fn put_deduplicated(&mut self, key: &str, task: TaskId, at: Timestamp) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.put_deduplicated(key, task, at)
+    }
+    fn put_controls(&mut self, controls: &Controls) -> Result<(), StoreError> {
+        self.tick()?;
+        self.inner.put_controls(controls)
     }
     fn put_conflict(&mut self, conflict: &ConflictRecord) -> Result<(), StoreError> {
         self.tick()?;
@@ -191,6 +317,10 @@ impl StoreTx for FaultyTx<'_> {
     fn prune_conflicts(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.tick()?;
         self.inner.prune_conflicts(before, limit)
+    }
+    fn prune_deduplicated(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.tick()?;
+        self.inner.prune_deduplicated(before, limit)
     }
     fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.tick()?;

@@ -5,7 +5,8 @@ use landfall_adapters::http::HttpResponse;
 use landfall_core::adapter::PullRequest;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::EntityKey;
-use landfall_server::state::{MemoryRecords, Refusal, changes, entity, push};
+use landfall_protocol::PushRequest;
+use landfall_server::state::{MemoryRecords, NoPolicy, Policy, Refusal, changes, entity, push_with};
 
 /// What becomes of one request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,11 +120,16 @@ impl Fate {
 
 /// The server takes one request, as its HTTP layer would hand it to the rules.
 pub(super) fn serve(server: &mut MemoryRecords, body: &[u8]) -> HttpResponse {
-    let request = match serde_json::from_slice(body) {
+    serve_with(server, &NoPolicy, body)
+}
+
+/// Likewise, where the app's server has a say of its own.
+pub(super) fn serve_with(server: &mut MemoryRecords, policy: &dyn Policy, body: &[u8]) -> HttpResponse {
+    let request: PushRequest = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => return HttpResponse::new(400, "application/problem+json", error.to_string()),
     };
-    respond(push(server, &request).map(|reply| serde_json::to_vec(&reply)))
+    respond(push_with(server, policy, &request.into()).map(|reply| serde_json::to_vec(&reply)))
 }
 
 /// What the simulated feed has forgotten.

@@ -958,6 +958,8 @@ fn capabilities(policy: &Policy) -> Capabilities {
         effect: EffectClass::OneEffect,
         pull: true,
         orders_writes: policy.orders_writes,
+        atomic_groups: true,
+        actions: true,
     }
 }
 

@@ -44,7 +44,15 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn capabilities(effect: EffectClass) -> Capabilities {
-    Capabilities { batch_tasks: 500, batch_bytes: 1 << 20, effect, pull: false, orders_writes: true }
+    Capabilities {
+        batch_tasks: 500,
+        batch_bytes: 1 << 20,
+        effect,
+        pull: false,
+        orders_writes: true,
+        atomic_groups: true,
+        actions: true,
+    }
 }
 
 /// A backend with a change feed.

@@ -1,6 +1,7 @@
-//! Watches the wire: was anything of the request written, and how does the answer say where its body ends?
+//! Watches the wire: may the request still leave, was anything of it written, and how does the answer say where its
+//! body ends?
 //!
-//! Neither can be asked of `ureq`: the same error kind comes from a handshake and from a half-read answer, and when it
+//! None of it can be asked of `ureq`: the same error kind comes from a handshake and from a half-read answer, and when it
 //! inflates a body it drops the headers that frame it. So the outermost layer of every connection is ours and notes
 //! both, for the thread that runs the exchange (one exchange at a time runs on a thread, all of it).
 //!
@@ -8,20 +9,42 @@
 //! `tests/transport.rs`.
 
 use super::super::Framing;
+use landfall_core::adapter::Permit;
 use landfall_core::failure::Delivery;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::io;
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
 thread_local! {
     static WRITTEN: Cell<bool> = const { Cell::new(false) };
     static FRAMING: Cell<Option<Framing>> = const { Cell::new(None) };
+    static PERMIT: RefCell<Permit> = RefCell::default();
+    static WITHDRAWN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Forgets the last exchange of this thread.
-pub(super) fn begin() {
+/// Forgets the last exchange of this thread; the next one has this permit.
+pub(super) fn begin(permit: Permit) {
+    forget();
+    PERMIT.set(permit);
+    WITHDRAWN.set(false);
+}
+
+fn forget() {
     WRITTEN.set(false);
     FRAMING.set(None);
+}
+
+/// Looks whether the exchange's permit was withdrawn, and keeps in mind that it was.
+pub(super) fn may_not_leave() -> bool {
+    let withdrawn = PERMIT.with_borrow(Permit::is_withdrawn);
+    WITHDRAWN.set(WITHDRAWN.get() || withdrawn);
+    withdrawn
+}
+
+/// Whether the exchange was stopped for want of a permit; then nothing of the request was written.
+pub(super) fn was_withdrawn() -> bool {
+    WITHDRAWN.get()
 }
 
 /// Whether the backend may have seen some of the request.
@@ -49,7 +72,7 @@ impl<C: Connector<()>> Connector<()> for Watched<C> {
         let connected = self.0.connect(details, chained);
         // A proxy is reached through a connection that is watched as well. Whatever was written to it while
         // connecting was not the request.
-        begin();
+        forget();
         Ok(connected?.map(WatchedTransport))
     }
 }
@@ -64,7 +87,13 @@ impl<T: Transport> Transport for WatchedTransport<T> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        if amount > 0 {
+        if amount > 0 && !WRITTEN.get() {
+            // The last look: the connection stands, TLS included, and the next call gives the request's first bytes to
+            // the kernel. A permit withdrawn between this line and that one comes too late: the request then leaves,
+            // as if it had left a moment earlier, with the credentials of the account it belongs to.
+            if may_not_leave() {
+                return Err(Error::Io(io::Error::other("the permit to send was withdrawn")));
+            }
             WRITTEN.set(true);
         }
         self.0.transmit_output(amount, timeout)

@@ -18,6 +18,7 @@ fn batch(count: u8) -> PushBatch {
         key: key(n),
         entity: EntityKey::new("note", format!("n{n}")),
         operation: Operation::Update,
+        group: None,
         payload: "{}".into(),
         attempt: 0,
     };
@@ -68,8 +69,12 @@ fn every_verdict_is_read() {
     let gone = Outcome::Conflict {
         remote: Some(RemoteEntity::new(EntityKey::new("note", "n1"), Body::Deleted, Some("9".into()))),
     };
-    let rejection = |code: &str, message: &str| {
-        Outcome::Rejected(Rejection { code: code.into(), message: message.into() })
+    let rejection = |code: &str, message: &str, answer: Option<&str>| {
+        Outcome::Rejected(Rejection {
+            code: code.into(),
+            message: message.into(),
+            answer: answer.map(String::from),
+        })
     };
     let retry = |ms: Option<u64>, reason: &str| Outcome::Retry {
         after: ms.map(Duration::from_millis),
@@ -116,9 +121,17 @@ fn every_verdict_is_read() {
         (r#""status":"conflict","version":"9""#, Outcome::Conflict { remote: None }),
         (r#""status":"conflict","version":"9","fields":{"n":1e999}"#, Outcome::Conflict { remote: None }),
         (r#""status":"conflict","fields":{"n":100000000000000000001}"#, Outcome::Conflict { remote: None }),
-        (r#""status":"rejected","error":{"code":"not_found","message":"m"}"#, rejection("not_found", "m")),
-        (r#""status":"rejected","error":{"code":"x"}"#, rejection("x", "")),
-        (r#""status":"rejected""#, rejection("rejected", "no reason given")),
+        (
+            r#""status":"rejected","error":{"code":"not_found","message":"m"}"#,
+            rejection("not_found", "m", Some(r#"{"code":"not_found","message":"m"}"#)),
+        ),
+        // What the protocol does not know is kept as it came.
+        (
+            r#""status":"rejected","error":{"code":"x", "field":"title","limit":100000000000000000001}"#,
+            rejection("x", "", Some(r#"{"code":"x", "field":"title","limit":100000000000000000001}"#)),
+        ),
+        (r#""status":"rejected","error":null"#, rejection("rejected", "no reason given", None)),
+        (r#""status":"rejected""#, rejection("rejected", "no reason given", None)),
         (r#""status":"retry","retry_after_ms":1000"#, retry(Some(1000), again)),
         (r#""status":"retry","retry_after_ms":18446744073709551615"#, retry(Some(604_800_000), again)),
         (r#""status":"retry","retry_after_ms":-5"#, retry(None, again)),
@@ -338,6 +351,35 @@ fn a_refusals_words_are_bounded() {
     let Outcome::Rejected(rejection) = verdict(&members) else { panic!("not rejected") };
     assert_eq!((rejection.code.chars().count(), rejection.message.chars().count()), (100, 500));
     assert!(!rejection.message.contains('\n'));
+    let answer = rejection.answer.unwrap();
+    assert!(answer.chars().count() == 2000 && answer.ends_with(" [cut]"), "{answer}");
+}
+
+#[test]
+fn a_group_that_was_aborted_is_sent_again_but_for_the_one_that_spoilt_it() {
+    let aborted = r#""status":"retry","error":{"code":"group_aborted","message":"m"}"#;
+    let body = results(&[
+        (1, aborted),
+        (2, r#""status":"rejected","error":{"code":"not_found"}"#),
+        (3, aborted),
+        (4, r#""status":"duplicate","version":"7""#),
+    ]);
+    let mut batch = batch(4);
+    for task in &mut batch.tasks[..3] {
+        task.group = Some("g".into());
+    }
+    let reply = decode_push(&batch, &answer(body)).unwrap();
+    let told: Vec<_> = reply
+        .results
+        .iter()
+        .map(|(_, outcome)| match outcome {
+            Outcome::Retry { after: None, reason } => reason.as_str(),
+            Outcome::Rejected(rejection) => rejection.code.as_str(),
+            Outcome::Duplicate(_) => "duplicate",
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, ["group_aborted: m", "not_found", "group_aborted: m", "duplicate"]);
 }
 
 fn pulled(body: &str) -> Result<PullPage, Failure> {

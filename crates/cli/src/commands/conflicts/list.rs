@@ -7,6 +7,7 @@ use crate::commands::task::{ago, record};
 use crate::exit::{self, Exit, TABLE_LOCAL};
 use crate::output::{HEAD, Output, WARNING, json};
 use crate::problem::Problem;
+use crate::shown;
 use crate::store::DbArgs;
 use crate::table::{layout, visible};
 use landfall_core::conflict::ConflictRecord;
@@ -43,7 +44,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
-    let engine = args.db.engine()?;
+    let (engine, model) = args.db.queue()?;
     let now = SystemClock::default().now().wall;
     let mut which = ConflictQuery { open_only: !args.all, ..ConflictQuery::default() };
     if let (Some(entity_type), Some(entity_id)) = (&args.entity_type, &args.entity_id) {
@@ -65,7 +66,8 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         let wanted = |record: &ConflictRecord| {
             args.entity_type.as_ref().is_none_or(|wanted| *wanted == record.entity.entity_type)
         };
-        let mut page: Vec<_> = page.conflicts.into_iter().filter(wanted).collect();
+        let page = page.conflicts.into_iter().filter(wanted);
+        let mut page: Vec<_> = page.map(|record| shown::conflict(&model, record)).collect();
         more = page.len() > left;
         page.truncate(left);
         left -= page.len();

@@ -10,12 +10,14 @@ use crate::exit::{self, Exit, TABLE_LOCAL};
 use crate::output::{Output, json};
 use crate::problem::Problem;
 use crate::rules::RuleArgs;
+use crate::shown;
 use crate::store::DbArgs;
 use crate::table::visible;
 use landfall_core::change::{Intent, Operation};
 use landfall_core::conflict::{Choice, ConflictRecord, Resolution, ResolveError, Resolved};
 use landfall_core::entity::Body;
 use landfall_core::id::{ConflictId, EntityKey, TaskId};
+use landfall_core::model::Model;
 use landfall_core::value::{Fields, Value};
 use landfall_engine::{Engine, Error};
 use serde::Serialize;
@@ -142,8 +144,8 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
     let rules = args.rules.rules()?;
     let edit = args.way.edit.as_deref().map(read_record).transpose()?;
     let choices = choices(&args.way.set)?;
-    let store = args.db.open()?;
-    let engine = args.db.named(Engine::local(store).rules(rules).build_blocking())?;
+    let (store, model) = (args.db.open()?, args.db.model()?);
+    let engine = args.db.build(Engine::local(store).rules(rules), model.clone())?;
     let record = find(&args.db, &engine, &args.conflict)?;
     let way = &args.way;
     let resolution = match edit {
@@ -164,6 +166,9 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         false => engine.resolve_blocking(record.id, resolution),
     };
     let resolved = resolved.map_err(|error| refused(&args.db, &record, error))?;
+    let kind = &record.entity.entity_type;
+    let resolved = shown_outcome(&model, kind, resolved);
+    let view = view.map(|view| shown::body(&model, kind, view));
     let outcome = Outcome { resolved: &resolved, view: view.as_ref(), dry_run: args.dry_run };
     if output.is_json() {
         output.json(&outcome.for_programs())?;
@@ -171,6 +176,13 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         outcome.show(output)?;
     }
     Ok(Exit::Done)
+}
+
+/// An outcome as it may be shown.
+fn shown_outcome(model: &Model, kind: &str, resolved: Resolved) -> Resolved {
+    let sends =
+        resolved.sends.map(|intent| Intent { fields: shown::fields(model, kind, intent.fields), ..intent });
+    Resolved { result: shown::body(model, kind, resolved.result), sends, ..resolved }
 }
 
 /// The proposal; of a record that is deleted on one side there are no fields to choose from.
@@ -196,7 +208,7 @@ fn choices(given: &[(String, Choice)]) -> Result<BTreeMap<String, Choice>, Probl
 }
 
 /// Reads what `--edit` names: JSON, `@FILE`, or `-` for standard input.
-fn read_record(source: &str) -> Result<Fields, Problem> {
+pub(crate) fn read_record(source: &str) -> Result<Fields, Problem> {
     let text = match source.strip_prefix('@') {
         Some(path) => {
             let file =
@@ -290,7 +302,7 @@ impl<'a> Outcome<'a> {
             (Some(to), Some(Body::Live(fields)), _) => {
                 Some(Sends { operation: Operation::Create, entity: to, fields, unset: None })
             }
-            (_, _, Some(Intent { operation, fields, unset })) => Some(Sends {
+            (_, _, Some(Intent { operation, fields, unset, action: _ })) => Some(Sends {
                 operation: *operation,
                 entity: &resolved.entity,
                 fields,

@@ -8,6 +8,7 @@ use crate::commands::task::{ago, record as name_of};
 use crate::exit::{self, Exit, TABLE_LOCAL};
 use crate::output::{HEAD, Output};
 use crate::problem::Problem;
+use crate::shown;
 use crate::store::DbArgs;
 use crate::table::{layout, visible};
 use landfall_core::conflict::{ConflictRecord, DecidedBy, Found, Why};
@@ -66,8 +67,8 @@ struct BaseRecord<'a> {
 }
 
 pub(super) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
-    let engine = args.db.engine()?;
-    let record = find(&args.db, &engine, &args.conflict)?;
+    let (engine, model) = args.db.queue()?;
+    let record = shown::conflict(&model, find(&args.db, &engine, &args.conflict)?);
     if output.is_json() {
         output.json(&detail(&record))?;
     } else {
@@ -308,11 +309,13 @@ fn next(record: &ConflictRecord, db: &DbArgs) -> Vec<String> {
     let entity = &record.entity;
     let (kind, name) = (quoted(&entity.entity_type), quoted(&entity.entity_id));
     match (&settled.result, &record.local) {
+        // A value that is not shown cannot be repeated from here.
+        _ if shown::pasted(&lost).is_some() => Vec::new(),
         (Body::Live(_), _) if !lost.is_empty() => vec![format!(
             "to have yours after all: landfall enqueue --db {db} {kind} {name} update {}",
             quoted(&lost.to_json())
         )],
-        (Body::Deleted, Body::Live(ours)) => vec![format!(
+        (Body::Deleted, Body::Live(ours)) if shown::pasted(ours).is_none() => vec![format!(
             "to have yours after all: landfall enqueue --db {db} {kind} {name} create {}",
             quoted(&ours.to_json())
         )],

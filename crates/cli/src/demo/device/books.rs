@@ -42,7 +42,7 @@ pub(super) fn read(engine: &Engine, script: &Script, recorded: usize) -> Result<
         }
         audit.coalesced = audit.recorded.saturating_sub(tasks);
         for task in store.tasks_in_state(StateKind::Dead, 0, 1000)?.tasks {
-            let failure = task.last_failure;
+            let failure = task.last_failure().cloned();
             let code = failure.and_then(|note| note.code.or(Some(note.kind.as_str().to_owned())));
             *audit.refusals.entry(code.unwrap_or_default()).or_default() += 1;
         }

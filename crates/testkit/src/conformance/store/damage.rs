@@ -5,7 +5,7 @@ use super::{StoreUnderTest, commit, look};
 use landfall_core::conflict::ConflictRecord;
 use landfall_core::id::EntityKey;
 use landfall_core::store::{ConflictQuery, Counts, DamagedRow, Page, Store, StoreError, StoreRead};
-use landfall_core::task::{StateKind, Task, TaskState};
+use landfall_core::task::{Standing, StateKind, Task, TaskState, Terms};
 use landfall_core::time::Timestamp;
 
 /// A store with five tasks, of which the second is spoiled.
@@ -103,6 +103,29 @@ pub(super) fn a_quarantined_row_counts_as_dead_and_is_never_claimed(harness: &dy
             matches!(kept, Err(StoreError::Damaged(_))),
             "it stays in its place and blocks its lane: {kept:?}"
         );
+    });
+}
+
+pub(super) fn a_quarantined_row_does_not_lapse_and_is_not_held(harness: &dyn StoreUnderTest) {
+    let mut store = harness.create();
+    let of = |seq| {
+        let terms = Terms { expires_at: Some(Timestamp(seq as i64)), ..Terms::default() };
+        let standing = Standing { held: true, ..Standing::default() };
+        Task { terms, standing, claim_at: None, ..task(seq, &note("1")) }
+    };
+    commit(store.as_mut(), |tx| (1..=2).for_each(|seq| tx.put_task(&of(seq)).unwrap()));
+    let Some(mut store) = harness.damage(store, of(1).id) else { return };
+    commit(store.as_mut(), |tx| {
+        let (held, lapsed) = (tx.held_after(0, 9).unwrap(), tx.lapsed(Timestamp(9), 9).unwrap());
+        assert_eq!((positions(&held), positions(&lapsed)), ((vec![2], vec![1]), (vec![2], vec![1])));
+        tx.quarantine(&lapsed.damaged[0]).unwrap();
+    });
+    let mut store = harness.reopen(store);
+    look(store.as_mut(), |tx| {
+        let (held, lapsed) = (tx.held_after(0, 9).unwrap(), tx.lapsed(Timestamp(9), 9).unwrap());
+        assert_eq!((positions(&held), positions(&lapsed)), ((vec![2], vec![]), (vec![2], vec![])));
+        assert_eq!(tx.next_lapse().unwrap(), Some(Timestamp(2)), "nobody is woken for it again and again");
+        assert_eq!(positions(&tx.tasks_after(0, 9).unwrap()), (vec![2], vec![1]));
     });
 }
 

@@ -12,12 +12,11 @@ use landfall_core::entity::{Body, StoredEntity};
 use landfall_core::failure::FailureKind;
 use landfall_core::id::{ConflictId, EntityKey, Fence, Fingerprint, IdempotencyKey, TaskId};
 use landfall_core::store::{
-    ConflictPage, ConflictQuery, Counts, Lease, PullState, QUARANTINE_MAX, Quarantined, Replica, Savepoint,
-    Store, StoreError, StoreRead, StoreTx,
+    ConflictPage, ConflictQuery, Controls, Counts, Lease, PullState, QUARANTINE_MAX, Quarantined, Replica,
+    Savepoint, Store, StoreError, StoreRead, StoreTx,
 };
-use landfall_core::task::{Frozen, JournalEntry, StateKind, Task, TaskState};
+use landfall_core::task::{Frozen, JournalEntry, Standing, StateKind, Task, TaskState, Terms};
 use landfall_core::time::Timestamp;
-use std::cmp::Reverse;
 
 /// The seeds of every run.
 pub const SEEDS: std::ops::Range<u64> = 0..12;
@@ -75,6 +74,9 @@ struct Model {
     pull: Option<PullState>,
     /// All that ever were.
     quarantined: Vec<Quarantined>,
+    keys: Vec<(String, TaskId, Timestamp)>,
+    server_ids: Vec<(EntityKey, String)>,
+    controls: Option<Controls>,
 }
 
 impl Model {
@@ -141,6 +143,36 @@ impl Model {
         self.quarantined.iter().rev().take(limit.min(QUARANTINE_MAX)).cloned().collect()
     }
 
+    /// The last first; of the same moment the one entered last.
+    fn journal_before(&self, before: Option<TaskId>, limit: usize) -> Vec<JournalEntry> {
+        let mut sorted = self.journal.clone();
+        sorted.sort_by_key(|entry| entry.at);
+        let end = match before {
+            None => sorted.len(),
+            Some(before) => sorted.iter().position(|entry| entry.task_id == before).unwrap_or(0),
+        };
+        sorted.truncate(end);
+        sorted.into_iter().rev().take(limit).collect()
+    }
+
+    fn lapsing(&self) -> Vec<Timestamp> {
+        let mut moments: Vec<Timestamp> = self.tasks.iter().filter_map(Task::lapses_at).collect();
+        moments.sort();
+        moments
+    }
+
+    /// Whether the id may be kept.
+    fn put_server_id(&mut self, key: &EntityKey, id: &str) -> bool {
+        let same_type = |known: &EntityKey| known.entity_type == key.entity_type;
+        match self.server_ids.iter().find(|(known, has)| known == key || same_type(known) && has == id) {
+            Some((known, has)) => known == key && has == id,
+            None => {
+                self.server_ids.push((key.clone(), id.to_owned()));
+                true
+            }
+        }
+    }
+
     fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         self.tasks.iter().for_each(|task| *counts.of_mut(task.state.kind()) += 1);
@@ -156,15 +188,20 @@ impl Model {
     }
 }
 
-fn order(task: &Task) -> (Reverse<i32>, u64) {
-    (Reverse(task.priority), task.seq)
+fn order(task: &Task) -> (i64, u64) {
+    (task.rank(), task.seq)
 }
 
 /// One random write.
 fn step(random: &mut Random, tx: &mut dyn StoreTx, model: &mut Model, points: &mut Vec<(Savepoint, Model)>) {
-    match random.below(100) {
+    match random.below(110) {
         0..35 => {
-            let seq = if random.below(3) == 0 { random.below(40) + 1 } else { tx.next_seq().unwrap() };
+            // Seldom far behind: a step of priority is worth a thousand places.
+            let seq = match random.below(30) {
+                0 => 1_000 + random.below(40),
+                1..10 => random.below(40) + 1,
+                _ => tx.next_seq().unwrap(),
+            };
             let task = random_task(random, seq);
             check_put(tx, model, &task);
         }
@@ -246,7 +283,55 @@ fn step(random: &mut Random, tx: &mut dyn StoreTx, model: &mut Model, points: &m
             tx.rollback_to(*point).unwrap();
             *model = then.clone();
         }
-        98.. if !points.is_empty() => {
+        100 | 101 => {
+            let (key, task) = (random.below(6).to_string(), random_task(random, 1).id);
+            let at = Timestamp(random.below(100) as i64);
+            let new = model.keys.iter().all(|(known, ..)| *known != key);
+            check_outcome(tx.put_deduplicated(&key, task, at), new);
+            if new {
+                model.keys.push((key, task, at));
+            }
+        }
+        102 => {
+            let before = Timestamp(random.below(100) as i64);
+            let known = |id: &TaskId| {
+                model.tasks.iter().any(|task| task.id == *id)
+                    || model.journal.iter().any(|entry| entry.task_id == *id)
+            };
+            let mut kept = model.keys.clone();
+            kept.retain(|(_, task, at)| *at >= before || known(task));
+            let old = model.keys.len() - kept.len();
+            let limit = if random.below(2) == 0 { old } else { 99_999 };
+            assert_eq!(tx.prune_deduplicated(before, limit).unwrap(), old);
+            model.keys = kept;
+        }
+        103..105 => {
+            let (key, id) = (random_key(random), random.below(5).to_string());
+            let expected = model.put_server_id(&key, &id);
+            check_outcome(tx.put_server_id(&key, &id), expected);
+        }
+        105 => {
+            let lanes = LANES.iter().flatten().map(|lane| (*lane).to_owned()).collect();
+            model.controls = Some(Controls { all: random.below(2) == 0, lanes, ..Controls::default() });
+            tx.put_controls(model.controls.as_ref().expect("just set")).unwrap();
+        }
+        106 => {
+            let key = random_key(random);
+            tx.remove_entity(&key).unwrap();
+            model.entities.retain(|entity| entity.key != key);
+        }
+        107 if random.below(4) == 0 => {
+            let notes = model.quarantined.len().min(QUARANTINE_MAX);
+            let all = model.entities.len() + model.conflicts.len() + model.server_ids.len() + notes;
+            // All of them: which ones go first is not promised.
+            assert_eq!(tx.forget_records(all).unwrap(), all);
+            model.entities.clear();
+            model.conflicts.clear();
+            model.server_ids.clear();
+            model.quarantined.clear();
+            model.pull = None;
+        }
+        98 | 99 if !points.is_empty() => {
             let kept = random.below(points.len() as u64) as usize;
             tx.release(points[kept].0).unwrap();
             points.truncate(kept);
@@ -273,7 +358,8 @@ fn check_outcome(outcome: Result<(), StoreError>, expected: bool) {
 fn ask(random: &mut Random, rows: &dyn StoreRead, model: &Model) {
     let (after, limit, now) =
         (random.below(80), random.below(12) as usize, Timestamp(random.below(300) as i64));
-    match random.below(15) {
+    let after = if random.below(4) == 0 { after + 1_000 } else { after };
+    match random.below(21) {
         0 => assert_eq!(rows.counts().unwrap(), model.counts()),
         1 => {
             let id = random_task(random, 1).id;
@@ -289,9 +375,13 @@ fn ask(random: &mut Random, rows: &dyn StoreRead, model: &Model) {
             assert_eq!(rows.last_of_entity(&key).unwrap(), last);
             let next = model.find(|task| task.entity == key && task.seq > after);
             assert_eq!(rows.next_of_entity(&key, after).unwrap(), next);
+            let next =
+                model.find(|task| task.entity == key && task.seq > after && !task.standing.passed_over);
+            assert_eq!(rows.next_in_line(&key, after).unwrap(), next);
         }
         4 => {
-            let next = model.find(|task| task.lane.as_deref() == Some("a") && task.seq > after);
+            let in_lane = |task: &Task| task.lane.as_deref() == Some("a") && !task.standing.passed_over;
+            let next = model.find(|task| in_lane(task) && task.seq > after);
             assert_eq!(rows.next_of_lane("a", after).unwrap(), next);
         }
         5 | 6 => compare_claimable(rows, model, now, limit),
@@ -339,6 +429,47 @@ fn ask(random: &mut Random, rows: &dyn StoreRead, model: &Model) {
             assert_eq!(page.last.as_ref(), expected.last().map(|entity| &entity.key));
             assert_eq!((page.entities, page.damaged.len()), (expected, 0), "{kind:?} behind {after:?}");
         }
+        14 => {
+            let expected = model.page(usize::MAX, |task| task.terms.group.as_deref() == Some("g"));
+            assert_eq!(rows.tasks_of_group("g").unwrap().tasks, expected);
+            let expected = model.page(limit, |task| task.standing.held && task.seq > after);
+            assert_eq!(rows.held_after(after, limit).unwrap().tasks, expected);
+        }
+        15 => {
+            let parent = random_parent(random);
+            let expected =
+                model.page(limit, |task| task.terms.waits_for.contains(&parent) && task.seq > after);
+            assert_eq!(rows.waiting_for(parent, after, limit).unwrap().tasks, expected);
+        }
+        16 => {
+            assert_eq!(rows.next_lapse().unwrap(), model.lapsing().first().copied());
+            let lapsed = rows.lapsed(now, limit).unwrap().tasks;
+            let expected = model.lapsing().into_iter().filter(|at| *at <= now).take(limit).map(Some);
+            // Which of several with the same moment comes first is not promised.
+            assert!(lapsed.iter().map(Task::lapses_at).eq(expected));
+            assert!(lapsed.iter().all(|task| model.tasks.contains(task)));
+        }
+        17 => {
+            let before = (random.below(2) == 0).then(|| random_task(random, 1).id);
+            let page = rows.journal_entries(before, limit).unwrap();
+            assert_eq!((page.entries, page.damaged.len()), (model.journal_before(before, limit), 0));
+        }
+        18 => {
+            let key = random.below(6).to_string();
+            let known = model.keys.iter().find(|(known, ..)| *known == key).map(|(_, task, _)| *task);
+            assert_eq!(rows.deduplicated(&key).unwrap(), known);
+            assert_eq!(rows.controls().unwrap(), model.controls);
+        }
+        19 => {
+            let (key, id) = (random_key(random), random.below(5).to_string());
+            let of_record = model.server_ids.iter().find(|(known, _)| *known == key);
+            assert_eq!(rows.server_id(&key).unwrap().as_ref(), of_record.map(|(_, id)| id));
+            let same_type = |known: &EntityKey| known.entity_type == key.entity_type;
+            let of_id = model.server_ids.iter().find(|(known, has)| same_type(known) && *has == id);
+            let asked = EntityKey::new(key.entity_type.as_str(), id.as_str());
+            assert_eq!(rows.local_id(&asked).unwrap().as_ref(), of_id.map(|(known, _)| &known.entity_id));
+            assert_eq!(rows.knows_server_ids().unwrap(), !model.server_ids.is_empty());
+        }
         _ => {
             assert_eq!(rows.pull_state().unwrap(), model.pull);
             assert_eq!(rows.quarantined(limit).unwrap(), model.quarantined(limit));
@@ -353,7 +484,7 @@ fn compare_claimable(rows: &dyn StoreRead, model: &Model, now: Timestamp, limit:
     let from_ready: Vec<Task> =
         claimed.iter().filter(|task| task.claim_at <= Some(Timestamp::ALWAYS)).cloned().collect();
     assert!(ready.starts_with(&from_ready), "ready tasks go in their order");
-    assert!(claimed.is_sorted_by_key(order), "higher priority first, then older");
+    assert!(claimed.is_sorted_by_key(order), "by rank, then older");
     assert_eq!(claimed.len(), limit.min(ready.len() + waited.len()), "as many as there are");
     for task in claimed.iter().filter(|task| task.claim_at > Some(Timestamp::ALWAYS)) {
         assert!(waited.contains(task), "{task:?} is not due at {now:?}");
@@ -377,6 +508,23 @@ fn compare_everything(store: &mut dyn Store, model: &Model) {
         assert_eq!(tx.tasks_in_state(state, 0, usize::MAX).unwrap().tasks, expected);
     }
     compare_claimable(tx.as_ref(), model, Timestamp(i64::MAX), usize::MAX);
+    let held = model.page(usize::MAX, |task| task.standing.held);
+    assert_eq!(tx.held_after(0, usize::MAX).unwrap().tasks, held);
+    let lapsed = tx.lapsed(Timestamp(i64::MAX), usize::MAX).unwrap().tasks;
+    assert_eq!(lapsed.iter().filter_map(Task::lapses_at).collect::<Vec<_>>(), model.lapsing());
+    for parent in (0..PARENTS).map(parent) {
+        let expected = model.page(usize::MAX, |task| task.terms.waits_for.contains(&parent));
+        assert_eq!(tx.waiting_for(parent, 0, usize::MAX).unwrap().tasks, expected);
+    }
+    let entries = tx.journal_entries(None, usize::MAX).unwrap().entries;
+    assert_eq!(entries, model.journal_before(None, usize::MAX));
+    for (key, task, _) in &model.keys {
+        assert_eq!(tx.deduplicated(key).unwrap(), Some(*task));
+    }
+    for (key, id) in &model.server_ids {
+        assert_eq!(tx.server_id(key).unwrap().as_ref(), Some(id));
+    }
+    assert_eq!(tx.controls().unwrap(), model.controls);
     for id in all_ids() {
         assert_eq!(tx.task(id).unwrap(), model.find(|task| task.id == id));
         assert_eq!(tx.journal(id).unwrap().as_ref(), model.journal.iter().find(|entry| entry.task_id == id));
@@ -409,6 +557,29 @@ fn id(key: &EntityKey, generation: u64) -> TaskId {
 
 fn all_ids() -> impl Iterator<Item = TaskId> {
     (0..ENTITIES).flat_map(|entity| (0..GENERATIONS).map(move |generation| id(&key(entity), generation)))
+}
+
+/// How many tasks others wait for.
+const PARENTS: u64 = 4;
+
+fn parent(number: u64) -> TaskId {
+    TaskId::derive(super::samples::client(), &EntityKey::new("parent", ""), number)
+}
+
+fn random_parent(random: &mut Random) -> TaskId {
+    parent(random.below(PARENTS))
+}
+
+/// Mostly the usual ones.
+fn random_terms(random: &mut Random) -> Terms {
+    let mut terms = Terms::default();
+    if random.below(3) == 0 {
+        terms.group = (random.below(2) == 0).then(|| "g".to_owned());
+        terms.waits_for = (0..random.below(3)).map(|_| random_parent(random)).collect();
+        terms.expires_at = (random.below(2) == 0).then(|| Timestamp(random.below(300) as i64));
+        terms.at_most_once = random.below(2) == 0;
+    }
+    terms
 }
 
 fn random_key(random: &mut Random) -> EntityKey {
@@ -447,7 +618,13 @@ fn random_task(random: &mut Random, seq: u64) -> Task {
         priority: random.below(3) as i32 - 1,
         enqueued_at: moment(random),
         attempts: random.below(9) as u32,
-        last_failure: (random.below(4) == 0).then(failure_note),
+        history: (0..random.below(3)).map(|_| failure_note()).collect(),
+        terms: random_terms(random),
+        standing: Standing {
+            passed_over: random.below(4) == 0,
+            held: random.below(4) == 0,
+            cancelling: random.below(4) == 0,
+        },
         state,
         claim_at,
         frozen,

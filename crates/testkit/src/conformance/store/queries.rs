@@ -176,7 +176,7 @@ pub(super) fn tasks_of_a_lane_are_found_by_position(harness: &dyn StoreUnderTest
     });
 }
 
-pub(super) fn higher_priority_is_claimed_first_then_older(harness: &dyn StoreUnderTest) {
+pub(super) fn lower_ranks_are_claimed_first_then_older(harness: &dyn StoreUnderTest) {
     let mut store = harness.create();
     let rows = [(1, 0), (2, 5), (3, -5), (4, 5), (5, i32::MIN), (6, i32::MAX), (7, 0)];
     put(store.as_mut(), &rows.map(|(seq, priority)| Task { priority, ..task(seq, &note("1")) }));

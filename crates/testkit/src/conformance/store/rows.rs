@@ -1,8 +1,8 @@
 //! Promises about single rows: each reads back as it was written, is replaced by its like, and goes when it must.
 
 use super::samples::{
-    client, conflict, conflict_id, ended, entity, failure_note, full_task, lease, note, odd_fields,
-    open_conflict, pull_state, quarantined, replica, task,
+    client, conflict, conflict_id, ended, entity, failure_note, full_task, full_terms, lease, note,
+    odd_fields, open_conflict, pull_state, quarantined, replica, task,
 };
 use super::{StoreUnderTest, commit, look};
 use landfall_core::change::Operation;
@@ -13,7 +13,10 @@ use landfall_core::id::{EntityKey, Fence, Fingerprint, IdempotencyKey, TaskId};
 use landfall_core::store::{
     ConflictQuery, Counts, Page, PullState, QUARANTINE_MAX, Replica, StoreError, StoreRead,
 };
-use landfall_core::task::{FailureNote, Frozen, JournalEntry, StateKind, Task, TaskState, Verdict};
+use landfall_core::task::{
+    FailureNote, Frozen, History, JournalEntry, Orphaned, Standing, StateKind, Task, TaskState, Terms,
+    Verdict,
+};
 use landfall_core::time::{Hlc, Timestamp};
 use landfall_core::value::Fields;
 
@@ -58,10 +61,35 @@ fn variants() -> Vec<Task> {
         });
     }
     for code in [None, Some("gone".to_owned())] {
-        vary(&|task| task.last_failure = Some(FailureNote { code: code.clone(), ..failure_note() }));
+        vary(&|task| task.history.push(FailureNote { code: code.clone(), ..failure_note() }));
     }
     for (entity_type, entity_id) in [("", ""), ("a", "b/../c"), ("'", "\u{0}"), ("é", "e\u{301}")] {
         vary(&|task| task.entity = EntityKey::new(entity_type, entity_id));
+    }
+    let full = full_terms();
+    for terms in [
+        Terms { expires_at: Some(Timestamp(i64::MAX)), ..Terms::default() },
+        Terms { tags: full.tags.clone(), ..Terms::default() },
+        Terms { unmetered_only: true, ..Terms::default() },
+        Terms { at_most_once: true, ..Terms::default() },
+        Terms { group: Some(String::new()), ..Terms::default() },
+        Terms { waits_for: full.waits_for.clone(), ..Terms::default() },
+    ] {
+        vary(&|task| task.terms = terms.clone());
+    }
+    for orphaned in Orphaned::ALL {
+        vary(&|task| task.terms.orphaned = orphaned);
+    }
+    for number in 0..3 {
+        let standing = Standing { passed_over: number == 0, held: number == 1, cancelling: number == 2 };
+        vary(&|task| task.standing = standing);
+    }
+    for action in ["", "submit", "\u{0}é"] {
+        vary(&|task| task.intent.action = Some(action.into()));
+    }
+    for notes in [1, 2, History::MAX, History::MAX + 5] {
+        let note = |at| FailureNote { at: Timestamp(at as i64), answer: None, ..failure_note() };
+        vary(&|task| task.history = (0..notes).map(note).collect());
     }
     vary(&|task| task.intent.fields = Fields::new());
     vary(&|task| task.generation = 0);
@@ -163,7 +191,8 @@ pub(super) fn every_end_of_a_task_reads_back(harness: &dyn StoreUnderTest) {
         Verdict::ALL.into_iter().zip([None, Some("".into()), Some("7".into())].into_iter().cycle())
     {
         let task = task(entries.len() as u64 + 1, &note("1"));
-        let entry = JournalEntry { verdict, version, payload: "{\u{0}}".into(), ..ended(&task, -3) };
+        let became = (entries.len() % 2 == 0).then_some(full_task(1).id);
+        let entry = JournalEntry { verdict, version, payload: "{\u{0}}".into(), became, ..ended(&task, -3) };
         commit(store.as_mut(), |tx| {
             tx.put_task(&task).unwrap();
             tx.settle_task(&task, &entry).unwrap();

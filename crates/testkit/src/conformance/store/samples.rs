@@ -10,7 +10,9 @@ use landfall_core::id::{ClientId, ConflictId, EntityKey, Fence, Fingerprint, Ide
 use landfall_core::merge::rule::FieldRule;
 use landfall_core::merge::{BaseValue, Chosen, FieldConflict, Misfit, Path, Step};
 use landfall_core::store::{Lease, PullState, Quarantined, Replica};
-use landfall_core::task::{FailureNote, Frozen, JournalEntry, Task, TaskState, Verdict};
+use landfall_core::task::{
+    FailureNote, Frozen, History, JournalEntry, Orphaned, Standing, Task, TaskState, Terms, Verdict,
+};
 use landfall_core::time::{Hlc, Timestamp};
 use landfall_core::value::{Fields, Value};
 use std::collections::BTreeSet;
@@ -49,7 +51,9 @@ pub fn task(seq: u64, entity: &EntityKey) -> Task {
         claim_at: Some(Timestamp::ALWAYS),
         attempts: 0,
         conflict_rounds: 0,
-        last_failure: None,
+        history: History::default(),
+        terms: Terms::default(),
+        standing: Standing::default(),
     }
 }
 
@@ -59,7 +63,12 @@ pub fn full_task(seq: u64) -> Task {
     Task {
         id: TaskId::derive(client(), &note("full"), seq),
         generation: u64::MAX,
-        intent: Intent { operation: Operation::Upsert, fields: odd_fields(), unset: odd_names() },
+        intent: Intent {
+            operation: Operation::Action,
+            action: Some("sub\"mit\u{0}é".into()),
+            fields: odd_fields(),
+            unset: odd_names(),
+        },
         schema: u32::MAX,
         lane: Some("lane '\"\u{0}é".into()),
         priority: i32::MIN,
@@ -78,8 +87,25 @@ pub fn full_task(seq: u64) -> Task {
         claim_at: Some(Timestamp(i64::MAX)),
         attempts: u32::MAX,
         conflict_rounds: u32::MAX,
-        last_failure: Some(failure_note()),
+        history: [FailureNote { code: None, answer: None, ..failure_note() }, failure_note()]
+            .into_iter()
+            .collect(),
+        terms: full_terms(),
+        standing: Standing { passed_over: false, held: true, cancelling: true },
         ..task(seq, &note("full"))
+    }
+}
+
+/// Terms of which every part is set.
+pub fn full_terms() -> Terms {
+    Terms {
+        expires_at: Some(Timestamp(i64::MIN)),
+        tags: odd_names(),
+        unmetered_only: true,
+        at_most_once: true,
+        group: Some("group '\"\u{0}é".into()),
+        waits_for: [1, 2].map(|n| TaskId::derive(client(), &note("parent"), n)).into(),
+        orphaned: Orphaned::Detach,
     }
 }
 
@@ -89,6 +115,7 @@ pub fn failure_note() -> FailureNote {
         kind: FailureKind::Transient,
         code: Some("overloaded".into()),
         message: "503: \"später\"\n\u{0}".into(),
+        answer: Some("{\"é\":\u{0}".into()),
         at: Timestamp(12),
     }
 }
@@ -124,6 +151,7 @@ pub fn ended(task: &Task, at: i64) -> JournalEntry {
         version: Some("8".into()),
         at: Timestamp(at),
         payload: r#"{"fields":{"title":"a title"}}"#.into(),
+        became: None,
     }
 }
 

@@ -1,0 +1,258 @@
+//! Why a task has not been sent: the exact thing it waits for, and when that can change.
+//!
+//! Pure questions to a store; what only a running engine knows is handed in. Tests: `tests/lifecycle` of
+//! `landfall-testkit`.
+
+use crate::change::Operation;
+use crate::failure::FailureKind;
+use crate::id::{ConflictId, EntityKey, TaskId};
+use crate::machine::passed_by;
+use crate::store::{ConflictQuery, Lease, StoreError, StoreRead};
+use crate::task::{StateKind, Task, TaskState};
+use crate::time::Timestamp;
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::Serialize;
+
+/// What a running engine knows beside the store.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Whether a run of `sync` is under way.
+    pub syncing: bool,
+    /// What holds everything back.
+    pub gate: Option<(FailureKind, String)>,
+    /// Whether the network is metered.
+    pub metered: bool,
+}
+
+/// Where a task stands, and all it waits for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Explanation {
+    /// The task.
+    pub task: TaskId,
+    /// Its record.
+    pub entity: EntityKey,
+    /// Its state.
+    pub state: StateKind,
+    /// Everything that it waits for, the nearest first; empty: nothing, it goes out with the next run of `sync`.
+    pub waits_for: Vec<Wait>,
+}
+
+/// One thing that a task waits for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Wait {
+    /// It is on its way.
+    Answer,
+    /// It was refused or given up, and somebody must decide: retry, edit or discard.
+    DeadLetter {
+        /// Why.
+        why: FailureKind,
+    },
+    /// Both sides changed the record, and somebody must decide.
+    Conflict {
+        /// The conflict, if it can be read.
+        conflict: Option<ConflictId>,
+    },
+    /// The end of a backoff, or of a debounce.
+    Backoff {
+        /// When.
+        until: Timestamp,
+    },
+    /// The moment that the app asked for.
+    NotBefore {
+        /// When.
+        until: Timestamp,
+    },
+    /// An earlier task of the same record, or one that has passed it while it was a dead letter and is under way.
+    EarlierChange(Blocker),
+    /// An earlier task of the same named lane.
+    Lane {
+        /// The lane.
+        lane: String,
+        /// The task.
+        #[serde(flatten)]
+        blocker: Blocker,
+    },
+    /// A task that it depends on.
+    Dependency(Blocker),
+    /// Another task of its group, which cannot be sent yet.
+    Group {
+        /// The group.
+        group: String,
+        /// The task.
+        #[serde(flatten)]
+        blocker: Blocker,
+    },
+    /// Everything is paused.
+    Paused,
+    /// Its record type is paused.
+    TypePaused,
+    /// Its lane is paused.
+    LanePaused,
+    /// An unmetered network.
+    UnmeteredNetwork,
+    /// Something holds back all tasks: no network, no credentials, a backend that asked for calm.
+    Gate {
+        /// What.
+        why: FailureKind,
+        /// For people.
+        message: String,
+    },
+    /// Another process is sending.
+    Lease {
+        /// The holder in its own words.
+        holder: String,
+    },
+    /// A run of `sync`.
+    Sync,
+}
+
+/// A task that is in the way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Blocker {
+    /// The task.
+    pub task: TaskId,
+    /// Its record.
+    pub entity: EntityKey,
+    /// What it does.
+    pub operation: Operation,
+    /// Where it stands.
+    pub state: StateKind,
+}
+
+impl From<&Task> for Blocker {
+    fn from(task: &Task) -> Self {
+        Self {
+            task: task.id,
+            entity: task.entity.clone(),
+            operation: task.intent.operation,
+            state: task.state.kind(),
+        }
+    }
+}
+
+/// Why a task has not been sent; `None` when it is not in the queue.
+///
+/// # Errors
+/// When the store cannot be read, or the task's row is damaged.
+pub fn explain(
+    store: &dyn StoreRead,
+    id: TaskId,
+    now: Timestamp,
+    live: &Live,
+) -> Result<Option<Explanation>, StoreError> {
+    let Some(task) = store.task(id)? else { return Ok(None) };
+    let mut waits_for = Vec::new();
+    match task.state {
+        TaskState::InFlight { .. } => waits_for.push(Wait::Answer),
+        TaskState::Dead { why } => waits_for.push(Wait::DeadLetter { why }),
+        TaskState::Conflict => waits_for.push(Wait::Conflict { conflict: conflict_of(store, &task)? }),
+        TaskState::Pending { .. } | TaskState::Unknown { .. } => {
+            before_it(store, &task, now, &mut waits_for)?;
+            of_its_own(store, &task, now, live, &mut waits_for)?;
+            // The rest of its group may have waited for a moment that only one of them had to wait for.
+            if let Some(until) = task.claim_at.filter(|at| waits_for.is_empty() && *at > now) {
+                waits_for.push(Wait::Backoff { until });
+            }
+            if waits_for.is_empty() && !live.syncing {
+                // A killed holder leaves its lease behind.
+                let held = |lease: &Lease| !lease.holder.is_empty() && lease.expires_at > now;
+                waits_for.push(match store.lease()?.filter(held) {
+                    Some(lease) => Wait::Lease { holder: lease.holder },
+                    None => Wait::Sync,
+                });
+            }
+        }
+    }
+    Ok(Some(Explanation { task: id, entity: task.entity, state: task.state.kind(), waits_for }))
+}
+
+fn conflict_of(store: &dyn StoreRead, task: &Task) -> Result<Option<ConflictId>, StoreError> {
+    /// Conflicts of one record that wait are few.
+    const MANY: usize = 64;
+    let which =
+        ConflictQuery { entity: Some(task.entity.clone()), open_only: true, ..ConflictQuery::default() };
+    let page = store.conflicts(&which, MANY)?;
+    Ok(page.conflicts.into_iter().find(|record| record.task_id == task.id).map(|record| record.id))
+}
+
+/// Other tasks that are in the way.
+fn before_it(
+    store: &dyn StoreRead,
+    task: &Task,
+    now: Timestamp,
+    waits: &mut Vec<Wait>,
+) -> Result<(), StoreError> {
+    for parent in &task.terms.waits_for {
+        if let Some(parent) = store.task(*parent)? {
+            waits.push(Wait::Dependency(Blocker::from(&parent)));
+        }
+    }
+    // Who is under way may have passed those before it: they wait for it, and not it for them.
+    let waits_its_turn = task.claim_at.is_none();
+    let first = store.next_in_line(&task.entity, 0)?;
+    if let Some(first) = first.filter(|first| waits_its_turn && first.seq < task.seq) {
+        waits.push(Wait::EarlierChange(Blocker::from(&first)));
+    }
+    if let Some(later) = passed_by(store, task)? {
+        waits.push(Wait::EarlierChange(Blocker::from(&later)));
+    }
+    if let Some(lane) = &task.lane {
+        let first = store.next_of_lane(lane, 0)?;
+        if let Some(first) =
+            first.filter(|first| waits_its_turn && first.seq < task.seq && first.entity != task.entity)
+        {
+            waits.push(Wait::Lane { lane: lane.clone(), blocker: Blocker::from(&first) });
+        }
+    }
+    if let Some(group) = &task.terms.group {
+        for member in store.tasks_of_group(group)?.tasks {
+            let not_yet = member.claim_at.is_none() || member.due().is_some_and(|due| due > now);
+            if member.id != task.id && not_yet && member.state.kind() != StateKind::InFlight {
+                waits.push(Wait::Group { group: group.clone(), blocker: Blocker::from(&member) });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the task itself waits for.
+fn of_its_own(
+    store: &dyn StoreRead,
+    task: &Task,
+    now: Timestamp,
+    live: &Live,
+    waits: &mut Vec<Wait>,
+) -> Result<(), StoreError> {
+    let unsent = matches!(task.state, TaskState::Pending { .. });
+    if let Some(until) = task.not_before.filter(|until| unsent && *until > now) {
+        waits.push(Wait::NotBefore { until });
+    }
+    let retry_at = match task.state {
+        TaskState::Pending { retry_at } => retry_at,
+        TaskState::Unknown { retry_at } => Some(retry_at),
+        _ => None,
+    };
+    if let Some(until) = retry_at.filter(|until| *until > now) {
+        waits.push(Wait::Backoff { until });
+    }
+    let controls = store.controls()?.unwrap_or_default();
+    if controls.all {
+        waits.push(Wait::Paused);
+    }
+    if controls.types.contains(&task.entity.entity_type) {
+        waits.push(Wait::TypePaused);
+    }
+    if task.lane.as_ref().is_some_and(|lane| controls.lanes.contains(lane)) {
+        waits.push(Wait::LanePaused);
+    }
+    if task.terms.unmetered_only && (live.metered || (task.standing.held && waits.is_empty())) {
+        waits.push(Wait::UnmeteredNetwork);
+    }
+    if let Some((why, message)) = &live.gate {
+        waits.push(Wait::Gate { why: *why, message: message.clone() });
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! The simulator's second world, run: whatever happens to a task, it ends once and truly.
+//!
+//! `LANDFALL_SEED=n` runs one seed and prints what happened before the violation; `LANDFALL_SEEDS=n` runs that many.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
+use landfall_testkit::sim::errands::{MUST_HAPPEN, Plant, Scenario, Stats, run};
+use std::collections::BTreeMap;
+
+/// Seeds in every run of the tests.
+const SEEDS: u64 = 2_000;
+/// Seeds within which a planted bug must be found.
+const PLANT_SEEDS: u64 = 1_000;
+/// Lives in which a planted bug must be found before it counts as found by more than luck.
+const FINDS: usize = 3;
+
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("LANDFALL_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => match std::env::var("LANDFALL_TIER").as_deref() {
+            Ok("fast") => 0..default / 10,
+            Ok("nightly") => 0..default * 20,
+            _ => 0..number("LANDFALL_SEEDS").unwrap_or(default),
+        },
+    }
+}
+
+/// A violation without what is different in each life.
+fn shape(what: &str) -> String {
+    let words = what.split_whitespace().filter(|word| !word.chars().any(|c| c.is_ascii_digit()));
+    words.take(14).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_task_ends_once_and_truly_in_any_life() {
+    let (mut total, mut broken) = (Stats::default(), BTreeMap::<String, Vec<u64>>::new());
+    let mut first = None;
+    let range = seeds(SEEDS);
+    let all = range.end - range.start >= SEEDS;
+    for seed in range {
+        match run(seed, &Scenario::default()) {
+            Ok(stats) => total.add(&stats),
+            Err(violation) => {
+                broken.entry(shape(&violation.what)).or_default().push(seed);
+                first.get_or_insert(violation);
+            }
+        }
+    }
+    println!("{total:#?}");
+    for (what, seeds) in &broken {
+        println!("{} x {what}: {:?}", seeds.len(), &seeds[..seeds.len().min(5)]);
+    }
+    assert!(first.is_none(), "{:?}", first.unwrap());
+    for what in MUST_HAPPEN.iter().filter(|_| all) {
+        assert!(total.of(what) > 0, "it never happened: {what}");
+    }
+}
+
+/// Lives that went wrong once, and what was wrong in them.
+#[test]
+fn lives_that_failed_once_go_well() {
+    for (seed, what) in [
+        (2, "tasks that were held for the network stayed held after a restart"),
+        (6, "a settled member of a group came back from an old row"),
+        (16, "a reference to a record that has its name from the server was lost in an export"),
+        (21, "a member of a group was cancelled in flight, and the rest went alone"),
+        (35, "a change that left a lane for another name of its record let nobody go on"),
+        (43, "what must not be sent twice was sent again by the device that took it over"),
+        (50, "a record that was read under the server's name was taken as deleted under the app's"),
+        (57, "a payload that was made new was shown in its old format"),
+        (92, "a conflict of a task under the server's name could not be written down"),
+        (97, "a task under way waited for dead letters that waited for it"),
+        (98, "a group waited for the member that had met a conflict, and that for the group"),
+        (102, "a task in flight behind a dead letter was forked away"),
+        (123, "two changes of one record in a group waited for each other"),
+        (131, "a task in flight behind a dead letter went on as a new task"),
+        (170, "one record was shown under both its names"),
+        (215, "the late verdict of a dead letter put its record back"),
+        (326, "a record was missed under the server's name and deleted under the app's"),
+        (379, "a task id was given twice"),
+        (399, "a folded change stayed held for a network that it did not ask for"),
+        (526, "a dead letter, a group and the rest of that group waited in a circle"),
+        (562, "a dead letter that had left without a verdict ended as if it had had no effect"),
+        (667, "an old page that was staged came in after a newer one"),
+        (1055, "a letter that was passed took effect last, and the app did not see it"),
+        (1095, "what another device had removed came back beside a dead letter that was taken up again"),
+        (1576, "a conflict under the server's name never heard what the server has"),
+        (2936, "a group stood still after its holder had vanished"),
+        (
+            6481,
+            "a deletion passed the letter that was to create its record, under a name that the server did not know",
+        ),
+        (9459, "two tasks of one record were in flight, one of them in a group"),
+        (17333, "two tasks of one record waited for each other after their holder had vanished"),
+    ] {
+        if let Err(violation) = run(seed, &Scenario::default()) {
+            panic!("{what}: {violation:?}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_lives_the_same_life() {
+    for seed in 0..50 {
+        assert_eq!(run(seed, &Scenario::default()), run(seed, &Scenario::default()), "seed {seed}");
+    }
+}
+
+#[test]
+fn without_faults_all_is_well_too() {
+    let mut total = Stats::default();
+    for seed in 0..150 {
+        total.add(&run(seed, &Scenario { faults: false, ..Scenario::default() }).unwrap());
+    }
+    assert_eq!(total.of("failed commits") + total.of("bad answers"), 0);
+    assert!(total.of("effects") > 1_000);
+}
+
+#[test]
+fn each_broken_rule_is_found() {
+    for plant in Plant::ALL {
+        let scenario = Scenario { plant: Some(plant), ..Scenario::default() };
+        // A life that goes wrong anyway proves nothing.
+        let well = |seed: &u64| run(*seed, &Scenario::default()).is_ok();
+        let finds = (0..PLANT_SEEDS).filter(|seed| run(*seed, &scenario).is_err()).filter(well);
+        let finds: Vec<u64> = finds.take(FINDS).collect();
+        println!("{plant:?}: found by the seeds {finds:?}");
+        assert_eq!(finds.len(), FINDS, "{plant:?} goes unnoticed");
+    }
+}

@@ -1,0 +1,200 @@
+//! A task never overtakes what it depends on (G4), and is never silently lost with it (G2).
+
+use super::{all_sent, answer_each, ended, id, ids, modelled, rejected, task};
+use crate::bench::{Bench, applied};
+use landfall_core::adapter::EffectClass;
+use landfall_core::change::{Change, InvalidChange};
+use landfall_core::config::{Config, Limits};
+use landfall_core::explain::{Live, Wait, explain};
+use landfall_core::failure::FailureKind;
+use landfall_core::machine::{Cancelled, EnqueueError};
+use landfall_core::model::{Model, TypeModel};
+use landfall_core::store::Store;
+use landfall_core::task::{Orphaned, TaskState, Verdict};
+use landfall_core::time::Timestamp;
+
+/// Notes refer to projects, projects to a cover note.
+pub(crate) fn projects_and_notes() -> Model {
+    let refers = |field: &str, to: &str| TypeModel {
+        references: [(field.to_owned(), to.to_owned())].into(),
+        ..TypeModel::default()
+    };
+    let types = [
+        ("note".to_owned(), refers("project_id", "project")),
+        ("project".to_owned(), refers("cover_id", "note")),
+        ("comment".to_owned(), refers("note_id", "note")),
+    ];
+    Model { types: types.into(), ..Model::default() }
+}
+
+#[test]
+fn children_of_an_unconfirmed_create_wait_for_it_by_themselves() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("project", "p").set("name", "x")).unwrap();
+    let note = bench.enqueue(Change::create("note", "n").set("project_id", "p")).unwrap();
+    bench.enqueue(Change::create("comment", "c").set("note_id", "n")).unwrap();
+    bench.sync();
+    assert_eq!(all_sent(&bench), ["p"]);
+    {
+        let tx = bench.store.begin().unwrap();
+        let why = explain(&*tx, id(&note), Timestamp(0), &Live::default()).unwrap().unwrap();
+        let Wait::Dependency(blocker) = &why.waits_for[0] else { panic!("{why:?}") };
+        assert_eq!(blocker.entity.entity_id, "p");
+    }
+    for expected in ["p", "n", "c"] {
+        let batch = bench.last_sent();
+        assert_eq!(ids(&batch), [expected]);
+        bench.apply(&batch, "1");
+    }
+    assert_eq!(bench.counts().total(), 0);
+    // The project is confirmed now: nothing has to wait for it any more.
+    let later = bench.enqueue(Change::create("note", "m").set("project_id", "p")).unwrap();
+    assert!(task(&mut bench, id(&later)).unwrap().terms.waits_for.is_empty());
+}
+
+#[test]
+fn two_records_that_refer_to_each_other_do_not_wait_for_each_other() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("note", "n").set("text", "x")).unwrap();
+    bench.enqueue(Change::create("project", "p").set("cover_id", "n")).unwrap();
+    // This edit would make the note's create wait for the project's, which waits for the note's.
+    bench.enqueue(Change::update("note", "n").set("project_id", "p")).unwrap();
+    bench.sync();
+    let mut order = Vec::new();
+    while let Some(batch) = bench.sent.pop() {
+        order.extend(batch.tasks.iter().map(|task| format!("{} {}", task.operation, task.entity.entity_id)));
+        bench.apply(&batch, "1");
+    }
+    assert_eq!(order, ["create n", "create p", "update n"]);
+    assert_eq!(bench.counts().total(), 0);
+}
+
+#[test]
+fn a_declared_dependency_on_a_record_waits_for_all_that_is_queued_for_it() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    bench.sync();
+    let first = bench.last_sent();
+    bench.enqueue(Change::update("note", "a").set("n", 2)).unwrap();
+    bench.enqueue(Change::create("note", "b").set("n", 1).depends_on("note", "a")).unwrap();
+    bench.apply(&first, "1");
+    let second = bench.last_sent();
+    assert_eq!(ids(&second), ["a"]);
+    bench.apply(&second, "2");
+    assert_eq!(ids(&bench.last_sent()), ["b"]);
+}
+
+#[test]
+fn a_dependency_follows_its_task_through_conflicts_and_retries() {
+    let mut bench = Bench::new();
+    let parent = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let child = bench.enqueue(Change::create("note", "b").set("n", 1).depends_on_task(id(&parent))).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &rejected("bad"));
+    let again = bench.step(|step, tx| step.requeue(tx, id(&parent)).unwrap());
+    assert_eq!(task(&mut bench, id(&child)).unwrap().terms.waits_for, [again].into());
+    bench.sync();
+    let batch = bench.last_sent();
+    assert_eq!(ids(&batch), ["a"]);
+    // A new change may name the old task, which has gone on as another one.
+    let other = bench.enqueue(Change::create("note", "c").depends_on_task(id(&parent))).unwrap();
+    assert_eq!(task(&mut bench, id(&other)).unwrap().terms.waits_for, [again].into());
+    bench.apply(&batch, "1");
+    let mut sent: Vec<_> = all_sent(&bench).split_off(2);
+    sent.sort();
+    assert_eq!(sent, ["b", "c"]);
+}
+
+/// A parent that is refused, and its child with this policy.
+fn family(orphaned: Orphaned) -> (Bench, landfall_core::id::TaskId, landfall_core::id::TaskId) {
+    let mut bench = Bench::new();
+    let parent = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let child = Change::create("note", "b").set("n", 1).depends_on("note", "a").orphaned(orphaned);
+    let child = bench.enqueue(child).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &rejected("bad"));
+    (bench, id(&parent), id(&child))
+}
+
+#[test]
+fn a_child_waits_fails_or_goes_on_when_its_parent_is_dead() {
+    let (mut bench, parent, child) = family(Orphaned::Wait);
+    assert_eq!(all_sent(&bench), ["a"]);
+    bench.step(|step, tx| step.discard(tx, parent).unwrap());
+    let orphan = task(&mut bench, child).unwrap();
+    assert!(matches!(orphan.state, TaskState::Dead { why: FailureKind::Orphaned }));
+    assert!(
+        orphan.history.last().unwrap().message.contains(&parent.to_string()),
+        "it says whose child it was"
+    );
+    bench.step(|step, tx| step.requeue(tx, child).unwrap());
+    bench.sync();
+    assert_eq!(ids(&bench.last_sent()), ["b"], "the app may send it all the same");
+
+    let (mut bench, parent, child) = family(Orphaned::Fail);
+    assert!(matches!(task(&mut bench, child).unwrap().state, TaskState::Dead { why: FailureKind::Orphaned }));
+    bench.step(|step, tx| step.requeue(tx, parent).unwrap());
+    assert_eq!(bench.counts().dead, 1, "the child is decided about by itself");
+
+    let (bench, _, _) = family(Orphaned::Detach);
+    assert_eq!(all_sent(&bench), ["a", "b"]);
+}
+
+#[test]
+fn the_children_of_a_record_that_never_comes_to_be_are_kept_and_shown() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("project", "p").set("name", "x")).unwrap();
+    let note = bench.enqueue(Change::create("note", "n").set("project_id", "p")).unwrap();
+    bench.enqueue(Change::delete("project", "p")).unwrap();
+    assert!(matches!(
+        task(&mut bench, id(&note)).unwrap().state,
+        TaskState::Dead { why: FailureKind::Orphaned }
+    ));
+}
+
+#[test]
+fn a_dependency_on_what_was_given_up_or_never_was_is_refused_at_the_door() {
+    let mut bench = Bench::new();
+    let gone = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    assert_eq!(bench.step(|step, tx| step.cancel(tx, id(&gone)).unwrap()), Cancelled::Done);
+    let child = Change::create("note", "b").set("n", 1).depends_on_task(id(&gone));
+    let refused = bench.enqueue(child.clone());
+    assert_eq!(
+        refused,
+        Err(EnqueueError::DependencyGivenUp { task: id(&gone), verdict: Verdict::Cancelled })
+    );
+    assert!(bench.enqueue(child.orphaned(Orphaned::Detach)).is_ok());
+    let nobody = landfall_core::id::TaskId::parse("00000000-0000-0000-0000-000000000001").unwrap();
+    let refused = bench.enqueue(Change::create("note", "c").set("n", 1).depends_on_task(nobody));
+    assert_eq!(refused, Err(EnqueueError::UnknownDependency(nobody)));
+}
+
+#[test]
+fn more_dependencies_than_allowed_are_refused() {
+    let limits = Limits { dependencies: 2, ..Limits::default() };
+    let mut bench = Bench::with(Config { limits, ..Config::default() }, EffectClass::OneEffect);
+    let change = (0..3)
+        .fold(Change::create("note", "x").set("n", 1), |change, n| change.depends_on("note", n.to_string()));
+    assert_eq!(
+        bench.enqueue(change),
+        Err(InvalidChange::TooManyDependencies { dependencies: 3, limit: 2 }.into())
+    );
+}
+
+#[test]
+fn a_thousand_children_go_when_their_parent_is_done() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("project", "p").set("name", "x")).unwrap();
+    for n in 0..1200 {
+        bench.enqueue(Change::create("note", n.to_string()).set("project_id", "p")).unwrap();
+    }
+    bench.sync();
+    while let Some(batch) = bench.sent.pop() {
+        answer_each(&mut bench, &batch, |_| applied("1"));
+    }
+    assert_eq!(bench.counts().total(), 0);
+    assert_eq!(bench.reports[0].requests, 4);
+    let _ = ended;
+}

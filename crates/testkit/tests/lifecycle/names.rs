@@ -1,0 +1,287 @@
+//! Ids from the server: learnt with the acknowledgement, applied to ids and references from then on, in both directions.
+
+use super::depend::projects_and_notes;
+use super::{ended, id, ids, modelled, task};
+use crate::bench::{Bench, applied, body};
+use landfall_core::adapter::{Applied, EffectClass, Outcome, PushBatch};
+use landfall_core::change::{Change, Operation};
+use landfall_core::config::Config;
+use landfall_core::entity::{Body, RemoteEntity};
+use landfall_core::event::Event;
+use landfall_core::failure::{Delivery, FailureKind};
+use landfall_core::id::EntityKey;
+use landfall_core::store::Store;
+use landfall_core::task::Verdict;
+
+fn named(server_id: &str, version: &str) -> Outcome {
+    let entity_id = Some(server_id.to_owned());
+    Outcome::Applied(Applied { version: Some(version.into()), entity_id, ..Applied::default() })
+}
+
+/// Answers like a server that names every record `srv-…`.
+fn answer(bench: &mut Bench, batch: &PushBatch) {
+    super::answer_each(bench, batch, |id| {
+        if id.starts_with("srv-") { applied("2") } else { named(&format!("srv-{id}"), "1") }
+    });
+}
+
+fn remote(kind: &str, id: &str, json: &str, version: &str) -> RemoteEntity {
+    RemoteEntity::new(EntityKey::new(kind, id), body(json), Some(version.into()))
+}
+
+#[test]
+fn ids_and_references_are_the_servers_from_the_acknowledgement_on() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("project", "p").set("name", "x")).unwrap();
+    bench.enqueue(Change::create("note", "n").set("project_id", "p").set("text", "t")).unwrap();
+    bench.enqueue(Change::create("comment", "c").set("note_id", "n")).unwrap();
+    bench.sync();
+    // An edit while the create is under way is a successor: it is sent to the server's id.
+    bench.enqueue(Change::update("project", "p").set("name", "y")).unwrap();
+    let batch = bench.last_sent();
+    answer(&mut bench, &batch);
+    let batch = bench.last_sent();
+    let mut seen: Vec<_> =
+        batch.tasks.iter().map(|task| (task.entity.to_string(), task.payload.to_string())).collect();
+    seen.sort();
+    assert_eq!(seen[0].0, "note n");
+    assert!(seen[0].1.contains(r#""project_id":"srv-p""#), "{}", seen[0].1);
+    assert_eq!(seen[1].0, "project srv-p", "where adapters make addresses of it");
+    assert!(seen[1].1.contains(r#""entity_id":"srv-p""#), "{}", seen[1].1);
+    answer(&mut bench, &batch);
+    let batch = bench.last_sent();
+    assert!(batch.tasks[0].payload.contains(r#""note_id":"srv-n""#));
+    answer(&mut bench, &batch);
+    assert_eq!(bench.counts().total(), 0);
+    // The app goes on with its own ids.
+    assert_eq!(bench.local("note", "n"), Some(body(r#"{"project_id":"p","text":"t"}"#)));
+    let tx = bench.store.begin().unwrap();
+    assert_eq!(tx.server_id(&EntityKey::new("note", "n")).unwrap().as_deref(), Some("srv-n"));
+    assert_eq!(tx.local_id(&EntityKey::new("note", "srv-n")).unwrap().as_deref(), Some("n"));
+    drop(tx);
+    assert!(
+        bench
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::IdLearned { server_id, .. } if server_id == "srv-n"))
+    );
+}
+
+#[test]
+fn what_comes_in_under_the_servers_names_is_of_the_apps_records() {
+    let mut bench = modelled(projects_and_notes());
+    for (kind, id) in [("project", "p"), ("note", "n")] {
+        bench.enqueue(Change::create(kind, id).set("a", 1)).unwrap();
+    }
+    bench.sync();
+    let batch = bench.last_sent();
+    answer(&mut bench, &batch);
+    bench.hear(remote("note", "srv-n", r#"{"a":2,"project_id":"srv-p"}"#, "5"));
+    assert_eq!(bench.local("note", "n"), Some(body(r#"{"a":2,"project_id":"p"}"#)));
+    assert_eq!(bench.local("note", "srv-n"), None, "there is one record, not two");
+    // The server's name is as good as the app's.
+    bench.enqueue(Change::update("note", "srv-n").set("a", 3)).unwrap();
+    assert_eq!(bench.local("note", "n"), Some(body(r#"{"a":3,"project_id":"p"}"#)));
+    bench.sync();
+    assert_eq!(ids(&bench.last_sent()), ["srv-n"]);
+    assert!(!bench.last_payload().contains("project_id"), "a reference that did not change is not sent");
+}
+
+#[test]
+fn a_conflict_names_the_record_as_the_app_does() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "n").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &named("srv-n", "1"));
+    bench.enqueue(Change::update("note", "n").set("a", 2)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &Outcome::Conflict { remote: Some(remote("note", "srv-n", r#"{"a":7}"#, "4")) });
+    assert_eq!(bench.conflict().entity, EntityKey::new("note", "n"));
+    assert!(bench.last_payload().contains(r#""base_version":"4""#));
+    assert!(bench.last_payload().contains(r#""entity_id":"srv-n""#));
+}
+
+/// The answer to a create is lost, the feed brings the record under the server's name, and the app edits that one.
+#[test]
+fn a_record_that_the_feed_brought_first_becomes_one_with_the_apps_own() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+    bench.hear(remote("note", "srv-n", r#"{"a":1,"b":1,"c":9}"#, "3"));
+    let moved = bench.enqueue(Change::update("note", "srv-n").set("b", 2)).unwrap();
+    assert_eq!(bench.local("note", "srv-n"), Some(body(r#"{"a":1,"b":2,"c":9}"#)));
+    bench.pass(std::time::Duration::from_secs(3600));
+    bench.sync();
+    let again = bench.sent.iter().rev().find(|batch| ids(batch).contains(&"n")).cloned().unwrap();
+    super::answer_each(&mut bench, &again, |id| match id {
+        "n" => Outcome::Duplicate(Applied {
+            version: Some("1".into()),
+            entity_id: Some("srv-n".into()),
+            ..Applied::default()
+        }),
+        _ => Outcome::Retry { after: None, reason: "later".into() },
+    });
+    if ended(&mut bench, id(&moved)).is_none() {
+        // It was sent with the other one: it ends under the server's name.
+        assert!(task(&mut bench, id(&moved)).unwrap().frozen.is_some());
+    }
+    bench.pass(std::time::Duration::from_secs(3600));
+    bench.sync();
+    while let Some(batch) = bench.sent.pop() {
+        bench.answer(&batch, Ok(crate::bench::reply(&batch, &applied("4"))));
+    }
+    assert_eq!(bench.local("note", "n"), Some(body(r#"{"a":1,"b":2,"c":9}"#)));
+    let tx = bench.store.begin().unwrap();
+    assert_eq!(tx.entity(&EntityKey::new("note", "srv-n")).unwrap(), None, "one record");
+}
+
+#[test]
+fn edits_of_the_feeds_copy_that_were_not_sent_go_on_as_edits_of_the_apps_record() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.hear(remote("note", "srv-n", r#"{"a":1,"b":1}"#, "1"));
+    let stuck =
+        Change::update("note", "srv-n").set("b", 2).not_before(landfall_core::time::Timestamp(i64::MAX));
+    let moved = bench.enqueue(stuck).unwrap();
+    bench.outcome(&batch, &named("srv-n", "1"));
+    let entry = ended(&mut bench, id(&moved)).unwrap();
+    assert_eq!(entry.verdict, Verdict::Rebased);
+    let next = task(&mut bench, entry.became.unwrap()).unwrap();
+    assert_eq!(next.entity, EntityKey::new("note", "n"));
+    assert_eq!(next.not_before, Some(landfall_core::time::Timestamp(i64::MAX)));
+    assert_eq!(bench.view("n"), r#"{"a":1,"b":2}"#);
+    assert_eq!(bench.tasks().len(), 1);
+}
+
+/// Project, notes and comments are made offline; the server names them late; the process dies between every two steps.
+#[test]
+fn a_crash_between_any_two_steps_loses_no_reference() {
+    let steps: i32 = 40;
+    for crash_at in 0..steps {
+        let mut bench = modelled(projects_and_notes());
+        bench.enqueue(Change::create("project", "p").set("name", "x")).unwrap();
+        for n in 0..3 {
+            bench.enqueue(Change::create("note", format!("n{n}")).set("project_id", "p")).unwrap();
+            bench
+                .enqueue(Change::create("comment", format!("c{n}")).set("note_id", format!("n{n}")))
+                .unwrap();
+        }
+        let mut server = Server::default();
+        for step in 0..steps {
+            if step == crash_at {
+                bench.sent.clear();
+                bench.crash();
+            }
+            if step % 5 == 4 {
+                bench.enqueue(Change::update("note", "n1").set("project_id", "p").set("step", step)).unwrap();
+            }
+            bench.pass(std::time::Duration::from_secs(1200));
+            bench.sync();
+            if let Some(batch) = bench.sent.pop() {
+                // Every other answer gets lost although the server has acted.
+                let reply = server.take(&batch);
+                if step % 2 == 0 {
+                    bench.answer(&batch, Ok(reply));
+                } else {
+                    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+                }
+            }
+        }
+        for _ in 0..20 {
+            bench.pass(std::time::Duration::from_secs(1200));
+            bench.sync();
+            while let Some(batch) = bench.sent.pop() {
+                let reply = server.take(&batch);
+                bench.answer(&batch, Ok(reply));
+            }
+        }
+        assert_eq!(bench.counts().total(), 0, "crash at {crash_at}");
+        server.check(crash_at);
+    }
+}
+
+/// A server that names every new record, remembers keys, and refuses what refers to nothing.
+#[derive(Default)]
+struct Server {
+    seen: std::collections::BTreeMap<String, Outcome>,
+    records: std::collections::BTreeMap<String, landfall_core::value::Fields>,
+    made: u32,
+}
+
+impl Server {
+    fn take(&mut self, batch: &PushBatch) -> landfall_core::adapter::PushReply {
+        let mut results = Vec::new();
+        for task in &batch.tasks {
+            let key = task.key.to_string();
+            let outcome = match self.seen.get(&key) {
+                Some(Outcome::Applied(applied)) => Outcome::Duplicate(applied.clone()),
+                Some(other) => other.clone(),
+                None => self.run(task),
+            };
+            self.seen.entry(key).or_insert_with(|| outcome.clone());
+            results.push((task.key, outcome));
+        }
+        landfall_core::adapter::PushReply { results, ..Default::default() }
+    }
+
+    fn run(&mut self, task: &landfall_core::adapter::PushTask) -> Outcome {
+        let payload: serde_json::Value = serde_json::from_str(&task.payload).unwrap();
+        let fields = landfall_core::value::Fields::parse(&payload["fields"].to_string()).unwrap();
+        let name = |id: &str| format!("{}/{id}", task.entity.entity_type);
+        match task.operation {
+            Operation::Create => {
+                self.made += 1;
+                let id = format!("srv{}", self.made);
+                self.records.insert(name(&id), fields);
+                named(&id, "1")
+            }
+            _ => match self.records.get_mut(&name(&task.entity.entity_id)) {
+                Some(record) => {
+                    record.0.extend(fields.0);
+                    applied("2")
+                }
+                None => super::rejected("not_found"),
+            },
+        }
+    }
+
+    fn check(&self, crash_at: i32) {
+        assert_eq!(
+            self.records.len(),
+            7,
+            "each record was made once; crash at {crash_at}: {:?}",
+            self.records.keys()
+        );
+        for (name, fields) in &self.records {
+            for (field, kind) in [("project_id", "project"), ("note_id", "note")] {
+                if let Some(landfall_core::value::Value::Text(id)) = fields.value(field) {
+                    assert!(
+                        self.records.contains_key(&format!("{kind}/{id}")),
+                        "{name} refers to {kind} {id}, which there is not; crash at {crash_at}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_that_gives_one_id_to_two_records_mixes_nothing_up() {
+    let mut bench = Bench::with(Config::default(), EffectClass::OneEffect);
+    for id in ["a", "b"] {
+        bench.enqueue(Change::create("note", id).set("who", id)).unwrap();
+    }
+    bench.sync();
+    let batch = bench.last_sent();
+    super::answer_each(&mut bench, &batch, |_| named("same", "1"));
+    assert_eq!(bench.counts().total(), 0);
+    assert_eq!(bench.local("note", "a"), Some(body(r#"{"who":"a"}"#)));
+    assert_eq!(bench.local("note", "b"), Some(body(r#"{"who":"b"}"#)));
+    let _ = Body::Deleted;
+}

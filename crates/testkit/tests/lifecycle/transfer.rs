@@ -1,0 +1,164 @@
+//! Unsynced work out of one store and into another: nothing lost, nothing twice (G2, G3).
+
+use super::{all_sent, id, modelled, rejected, task};
+use crate::bench::{Bench, applied};
+use crate::depend::projects_and_notes;
+use landfall_core::change::Change;
+use landfall_core::export::{ExportedTask, each_task};
+use landfall_core::failure::{Delivery, FailureKind};
+use landfall_core::machine::RestoreError;
+use landfall_core::store::{Store, StoreError};
+use landfall_core::task::{StateKind, TaskState};
+use std::time::Duration;
+
+fn export(bench: &mut Bench) -> Vec<String> {
+    let tx = bench.store.begin().unwrap();
+    let mut lines = Vec::new();
+    each_task(&*tx, |task| {
+        lines.push(task.map_err(|row| StoreError::Damaged(row.what))?.to_json());
+        Ok::<_, StoreError>(())
+    })
+    .unwrap();
+    lines
+}
+
+fn import(bench: &mut Bench, lines: &[String]) -> u32 {
+    bench.step(|step, tx| {
+        let mut taken = 0;
+        for line in lines {
+            taken += u32::from(step.restore(tx, ExportedTask::from_json(line).unwrap()).unwrap());
+        }
+        taken
+    })
+}
+
+/// A queue with everything in it: sent and unsent, refused, waiting for each other, in a group.
+fn full_queue() -> Bench {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("note", "done").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "3");
+    bench.enqueue(Change::create("note", "sent").set("n", 1)).unwrap();
+    bench.enqueue(Change::create("note", "bad").set("n", 1).tag("t").lane("l")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    super::answer_each(&mut bench, &batch, |id| match id {
+        "bad" => rejected("bad"),
+        _ => landfall_core::adapter::Outcome::Unknown { reason: "lost".into() },
+    });
+    bench.step(|step, tx| step.pause(tx, &landfall_core::machine::Scope::All).unwrap());
+    bench.enqueue(Change::update("note", "done").set("a", 2)).unwrap();
+    bench.enqueue(Change::create("project", "p").set("n", 1)).unwrap();
+    bench.enqueue(Change::create("note", "child").set("project_id", "p")).unwrap();
+    bench.enqueue(Change::create("note", "behind").set("n", 1).lane("l")).unwrap();
+    bench.step(|step, tx| {
+        step.enqueue(tx, Change::create("note", "g1").set("n", 1).group("g")).unwrap();
+        step.enqueue(tx, Change::create("note", "g2").set("n", 1).group("g")).unwrap();
+    });
+    bench
+}
+
+#[test]
+fn an_export_taken_in_elsewhere_is_the_same_work_under_the_same_keys() {
+    let mut old = full_queue();
+    let lines = export(&mut old);
+    assert_eq!(lines.len(), 8);
+    let sent = old.tasks().into_iter().find(|task| task.entity.entity_id == "sent").unwrap();
+    let mut new = modelled(projects_and_notes());
+    assert_eq!(import(&mut new, &lines), 8);
+    assert_eq!(import(&mut new, &lines), 0, "twice is once");
+    assert_eq!(new.counts().dead, 1);
+    assert_eq!(new.counts().total(), 8);
+    assert_eq!(new.view("done"), r#"{"a":2,"b":1}"#, "the base came along");
+    new.pass(Duration::from_secs(3_600));
+    new.sync();
+    let first = new.sent.iter().flat_map(|batch| &batch.tasks).find(|task| task.task_id == sent.id).unwrap();
+    assert_eq!(first.payload, sent.frozen.clone().unwrap().payload);
+    assert_eq!(first.key, sent.frozen.unwrap().key);
+    let update = new.sent.iter().flat_map(|batch| &batch.tasks).find(|task| task.entity.entity_id == "done");
+    assert!(update.unwrap().payload.contains(r#""base_version":"3""#));
+    assert!(!all_sent(&new).contains(&"child".to_owned()), "it still waits for its parent");
+    assert!(!all_sent(&new).contains(&"behind".to_owned()), "its lane is still blocked");
+    while let Some(batch) = new.sent.pop() {
+        new.outcome(&batch, &applied("4"));
+    }
+    assert_eq!(new.counts().total(), 2, "the dead letter and what is behind it");
+}
+
+#[test]
+fn taking_an_export_back_into_its_own_store_changes_nothing() {
+    let mut bench = full_queue();
+    let lines = export(&mut bench);
+    let before = bench.tasks();
+    assert_eq!(import(&mut bench, &lines), 0);
+    assert_eq!(bench.tasks(), before);
+    bench.step(|step, tx| step.resume(tx, &landfall_core::machine::Scope::All).unwrap());
+    bench.pass(Duration::from_secs(3_600));
+    bench.sync();
+    while let Some(batch) = bench.sent.pop() {
+        bench.outcome(&batch, &applied("9"));
+    }
+    assert_eq!(import(&mut bench, &lines), 0, "what has ended is not queued again");
+}
+
+#[test]
+fn what_was_under_way_is_of_unknown_fate_elsewhere() {
+    let mut old = Bench::new();
+    let receipt = old.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    old.sync();
+    let lines = export(&mut old);
+    let mut new = Bench::new();
+    import(&mut new, &lines);
+    let taken = task(&mut new, id(&receipt)).unwrap();
+    assert!(matches!(taken.state, TaskState::Unknown { .. }));
+    assert_eq!(taken.frozen.as_ref().unwrap().open_sends, 1);
+    new.sync();
+    assert_eq!(new.last_payload(), old.last_payload());
+    let batch = new.last_sent();
+    new.fail(&batch, FailureKind::Unreachable, Delivery::NotSent);
+    assert!(matches!(task(&mut new, id(&receipt)).unwrap().state, TaskState::Unknown { .. }));
+}
+
+#[test]
+fn rubbish_is_refused_with_its_reason() {
+    for (line, wanted) in [
+        ("", "not an exported task"),
+        ("{}", "not an exported task"),
+        (r#"{"landfall_task":1}"#, "missing field"),
+        ("[1,2]", "not an exported task"),
+    ] {
+        let error = ExportedTask::from_json(line).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{line}: {error}");
+    }
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let line = export(&mut bench).remove(0);
+    let other_form = line.replace(r#""landfall_task":1"#, r#""landfall_task":2"#);
+    assert!(ExportedTask::from_json(&other_form).unwrap_err().to_string().contains("form 2"));
+    let dead = line.replace(r#""state":"pending""#, r#""state":"dead""#);
+    let dead = ExportedTask::from_json(&dead).unwrap();
+    assert_eq!(dead.state, StateKind::Dead);
+    let mut other = Bench::new();
+    let refused = other.step(|step, tx| step.restore(tx, dead));
+    assert!(refused.is_err());
+}
+
+#[test]
+fn work_of_another_account_is_not_taken_in() {
+    let mut old = Bench::new();
+    let receipt = old.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let mut exported = ExportedTask::from_json(&export(&mut old)[0]).unwrap();
+    exported.identity = Some("alice".into());
+    let mut nameless = Bench::new();
+    let refused = nameless.step(|step, tx| step.restore(tx, exported.clone()));
+    assert_eq!(refused, Err(RestoreError::OtherIdentity { task: id(&receipt), theirs: "alice".into() }));
+    let mut alice = Bench::new();
+    alice.machine = alice.machine.clone().for_identity(Some("alice"));
+    assert_eq!(alice.step(|step, tx| step.restore(tx, exported.clone())), Ok(true));
+    // Of a name that is lost nobody knows whose it is.
+    let lost = ExportedTask { identity: None, lost_identity: Some(3), ..exported };
+    let refused = nameless.step(|step, tx| step.restore(tx, lost));
+    assert_eq!(refused, Err(RestoreError::LostIdentity(id(&receipt))));
+    assert_eq!(nameless.counts().total(), 0);
+}
