@@ -26,9 +26,11 @@ enum Step {
     Words,
     Build,
     Test,
+    Cipher,
 }
 
-const STEPS: [Step; 6] = [Step::Format, Step::Clippy, Step::Walls, Step::Words, Step::Build, Step::Test];
+const STEPS: [Step; 7] =
+    [Step::Format, Step::Clippy, Step::Walls, Step::Words, Step::Build, Step::Test, Step::Cipher];
 
 impl Step {
     fn name(self) -> &'static str {
@@ -39,6 +41,7 @@ impl Step {
             Self::Words => "words",
             Self::Build => "build",
             Self::Test => "test",
+            Self::Cipher => "cipher",
         }
     }
 
@@ -53,6 +56,16 @@ impl Step {
             Self::Build => Some(&["test", "--workspace", "--locked", "--no-run"]),
             // One failing program does not hide the results of the others.
             Self::Test => Some(&["test", "--workspace", "--locked", "--no-fail-fast"]),
+            // SQLCipher takes the place of SQLite in a whole build, hence a folder of its own: some ten minutes the first
+            // time, with perl and make.
+            Self::Cipher => Some(&[
+                "test",
+                "--package=landfall-sqlite",
+                "--features=sqlcipher",
+                "--test=encrypted",
+                "--locked",
+                "--target-dir=target/cipher",
+            ]),
         }
     }
 
@@ -72,7 +85,7 @@ impl Step {
             Self::Clippy => {
                 Some(Component { rustup: "clippy", debian: "rust-clippy", probe: &["clippy", "--version"] })
             }
-            Self::Walls | Self::Words | Self::Build | Self::Test => None,
+            Self::Walls | Self::Words | Self::Build | Self::Test | Self::Cipher => None,
         }
     }
 
@@ -80,7 +93,7 @@ impl Step {
         match self {
             Self::Walls => println!("{}", walls::check(workspace)?),
             Self::Words => println!("{}", words::check(workspace)?),
-            Self::Format | Self::Clippy | Self::Build => run_cargo(self, workspace, options)?,
+            Self::Format | Self::Clippy | Self::Build | Self::Cipher => run_cargo(self, workspace, options)?,
             Self::Test => run_tests(workspace, options, tally.insert(Tally::default()))?,
         }
         Ok(())
@@ -141,6 +154,8 @@ impl Options {
             Some("left out (--only)")
         } else if self.fast && step == Step::Clippy {
             Some("left out (--fast)")
+        } else if step == Step::Cipher && !self.nightly && self.only.is_empty() {
+            Some("left out (--nightly)")
         } else {
             None
         }
@@ -164,8 +179,8 @@ Runs everything that must hold before a commit, in this order, and stops at the 
 
 options:
   --fast        leave out clippy, and slow suites (sets {TIER}=fast for the tests)
-  --nightly     a million cases of each law of the merge, and twenty times the simulator's
-                seeds; about an hour (sets {TIER}=nightly for the tests)
+  --nightly     a million cases of each law of the merge, twenty times the simulator's seeds, and
+                encrypted stores; about an hour (sets {TIER}=nightly for the tests)
   --only STEP   run this step alone; may be given more than once
 
 The last line is the sum over all tests: `N passed, N failed`. The exit code is 0 only if every step passed."

@@ -10,7 +10,7 @@ use landfall_engine::{Engine, EngineBuilder};
 use landfall_sqlite::SqliteStore;
 use std::fs::File;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Bytes that a model may have. 16 MiB: thousands of times the largest that anybody writes.
 const MODEL_BYTES_MAX: u64 = 16 << 20;
@@ -30,6 +30,13 @@ pub(crate) struct DbArgs {
         help_heading = "Queue"
     )]
     pub(crate) identity: Option<String>,
+    /// The file is the app's own database, in which `landfall outbox install` has made the tables.
+    #[arg(long, env = "LANDFALL_COLOCATED", help_heading = "Queue")]
+    pub(crate) colocated: bool,
+    /// The file that holds the passphrase of an encrypted queue; a line end at its end does not count.
+    #[cfg(feature = "sqlcipher")]
+    #[arg(long, value_name = "FILE", env = "LANDFALL_KEY_FILE", help_heading = "Queue")]
+    pub(crate) key_file: Option<PathBuf>,
     /// What the app says of its record types and lanes: a JSON file.
     ///
     /// {"types":{"note":{"references":{"project_id":"project"},"schema":2,"upcasts":{"1":{"rename":{"body":"text"},
@@ -43,13 +50,13 @@ pub(crate) struct DbArgs {
 impl DbArgs {
     /// Opens the store, making it if there is none.
     pub(crate) fn open_or_create(&self) -> Result<SqliteStore, Problem> {
-        open(&self.db)
+        self.open_path()
     }
 
     /// Opens the store that must be there.
     pub(crate) fn open_file(&self) -> Result<SqliteStore, Problem> {
         match self.db.try_exists() {
-            Ok(true) => open(&self.db),
+            Ok(true) => self.open_path(),
             Ok(false) => Err(Problem::new(format!("there is no queue at {}", self.db.display()))
                 .hint("check the path; `landfall enqueue` makes a new queue with its first change, `landfall sync --create` one that begins with what the backend has")),
             Err(error) => Err(Problem::new(format!("cannot look at {}: {error}", self.db.display()))),
@@ -111,16 +118,29 @@ impl DbArgs {
     pub(crate) fn named<T>(&self, result: Result<T, impl Into<Problem>>) -> Result<T, Problem> {
         result.map_err(|error| error.into().context(self.db.display()))
     }
-}
 
-fn open(path: &Path) -> Result<SqliteStore, Problem> {
-    if path.is_dir() {
-        return Err(Problem::new(format!("{} is a folder", path.display())).hint("name a file"));
+    fn open_path(&self) -> Result<SqliteStore, Problem> {
+        let path = &self.db;
+        if path.is_dir() {
+            return Err(Problem::new(format!("{} is a folder", path.display())).hint("name a file"));
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.exists()) {
+            return Err(Problem::new(format!("there is no folder {}", folder.display()))
+                .hint(format!("make it first: mkdir -p '{}'", folder.display())));
+        }
+        let mut options = SqliteStore::options();
+        if self.colocated {
+            options = options.colocated();
+        }
+        #[cfg(feature = "sqlcipher")]
+        if let Some(file) = self.key_file.clone() {
+            options = options.key_from(move || {
+                let words = std::fs::read_to_string(&file)
+                    .map_err(|error| format!("the key file {}: {error}", file.display()))?;
+                Ok(landfall_sqlite::SecretKey::passphrase(words.trim_end_matches(['\r', '\n'])))
+            });
+        }
+        options.open(path).map_err(|error| Problem::from(error).context(path.display()))
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder.filter(|folder| !folder.exists()) {
-        return Err(Problem::new(format!("there is no folder {}", folder.display()))
-            .hint(format!("make it first: mkdir -p '{}'", folder.display())));
-    }
-    SqliteStore::open(path).map_err(|error| Problem::from(error).context(path.display()))
 }

@@ -156,7 +156,7 @@ fn upsert(plain: &Connection, page: &PullPage) {
     plain.execute_batch("BEGIN IMMEDIATE").unwrap();
     let sql = "INSERT INTO landfall_entities (entity_type, entity_id, format, generation, base, base_complete, \
                base_version, local, staged, base_fields, sum) VALUES (?1, ?2, 2, 0, 1, 1, ?3, 3, 0, ?4, 7) \
-               ON CONFLICT (entity_type, entity_id) DO UPDATE SET base_version = ?3, base_fields = ?4, sum = 8";
+               ON CONFLICT (owner, entity_type, entity_id) DO UPDATE SET base_version = ?3, base_fields = ?4, sum = 8";
     let mut statement = plain.prepare_cached(sql).unwrap();
     for remote in page.changes.iter().flatten() {
         let fields = remote.body.fields().unwrap().to_json();

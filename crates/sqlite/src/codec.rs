@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(crate) const FORMAT: i64 = 1;
 
 /// Which table a checksum is for, so that a row cannot pass for one of another table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Table {
     Task = 1,
     Entity = 2,
@@ -103,7 +103,7 @@ impl<'a, T: Into<Cell<'a>>> From<Option<T>> for Cell<'a> {
 }
 
 /// The checksum of a row: XXH3 over the table's number and each value with its type and length.
-fn checksum<'v>(table: Table, values: impl Iterator<Item = ValueRef<'v>>) -> i64 {
+pub(crate) fn checksum<'v>(table: Table, values: impl Iterator<Item = ValueRef<'v>>) -> i64 {
     let mut sum = Sum::new(table);
     values.for_each(|value| sum.add(value));
     sum.finish()

@@ -8,7 +8,7 @@
 
 use crate::error::failed;
 use crate::migrate::{APPLICATION_ID, NEWEST};
-use crate::wal;
+use crate::{rescue, wal};
 use landfall_core::store::StoreError;
 use rusqlite::Connection;
 use std::collections::BTreeMap;
@@ -109,11 +109,32 @@ impl Drop for InUse {
     }
 }
 
+/// Whose a database is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Whose {
+    /// A store and nothing else.
+    Ours,
+    /// That of an app, with our tables among others. Its header, and whether it exists, are the app's affair.
+    AnApps,
+    /// A store that only its key can read. What is in its header is not to be seen.
+    #[cfg_attr(not(feature = "sqlcipher"), allow(dead_code, reason = "only with the feature there are any"))]
+    Encrypted,
+}
+
+/// Whether this process has the file open through SQLite.
+pub(crate) fn is_in_use(path: &Path) -> bool {
+    let in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    Identity::of(path).is_ok_and(|identity| in_use.contains_key(&identity))
+}
+
 /// Looks at `path` without changing anything, makes an empty file if there is none and one may be made, and enters the
 /// file into the list of open ones.
-pub(crate) fn look(path: &Path, may_create: bool) -> Result<InUse, StoreError> {
+pub(crate) fn look(path: &Path, may_create: bool, whose: Whose) -> Result<InUse, StoreError> {
     // Held throughout: nobody may begin to use the file between the look and the entry.
     let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    if rescue::is_interrupted(path) {
+        return Err(StoreError::Corrupt(format!("a rescue of {} was interrupted", path.display())));
+    }
     let log = wal::path_of(path);
     let log_bytes = fs::metadata(&log).map_or(0, |metadata| metadata.len());
     let bytes = match fs::metadata(path) {
@@ -128,13 +149,23 @@ pub(crate) fn look(path: &Path, may_create: bool) -> Result<InUse, StoreError> {
         return Err(StoreError::Corrupt(text));
     }
     match bytes {
-        None if may_create => create(path)?,
+        None if may_create && whose != Whose::AnApps => create(path)?,
         None => return Err(StoreError::Io(format!("{} is gone", path.display()))),
         Some(_) => {}
     }
     let identity = Identity::of(path)?;
+    if whose == Whose::Encrypted
+        && bytes.unwrap_or(0) > 0
+        && !in_use.contains_key(&identity)
+        && is_plain(path)?
+    {
+        return Err(StoreError::Misuse(format!(
+            "{} is not encrypted: open it without a key",
+            path.display()
+        )));
+    }
     // A file in use was looked at before, and is looked at again through SQLite before anything is written.
-    if bytes.unwrap_or(0) > 0 && !in_use.contains_key(&identity) {
+    if whose == Whose::Ours && bytes.unwrap_or(0) > 0 && !in_use.contains_key(&identity) {
         let marks = marks_of_file(path)?;
         marks.check(path)?;
         if log_bytes > wal::HEADER_BYTES {
@@ -146,12 +177,23 @@ pub(crate) fn look(path: &Path, may_create: bool) -> Result<InUse, StoreError> {
     Ok(InUse { identity })
 }
 
+/// Whether the file begins as a database does that everybody can read.
+fn is_plain(path: &Path) -> Result<bool, StoreError> {
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(|error| io_error(path, &error))?;
+    file.take(16).read_to_end(&mut start).map_err(|error| io_error(path, &error))?;
+    Ok(start == b"SQLite format 3\0")
+}
+
 fn marks_of_file(path: &Path) -> Result<Marks, StoreError> {
     let mut page = Vec::with_capacity(MARKED_BYTES);
     let file = File::open(path).map_err(|error| io_error(path, &error))?;
     file.take(MARKED_BYTES as u64).read_to_end(&mut page).map_err(|error| io_error(path, &error))?;
     if page.len() < MARKED_BYTES || !page.starts_with(b"SQLite format 3\0") {
-        return Err(StoreError::Foreign(format!("{} is not a database, or it is encrypted", path.display())));
+        return Err(StoreError::Foreign(format!(
+            "{} is not a database, or it is encrypted and needs its key, or its head is damaged (`landfall rescue` finds out)",
+            path.display()
+        )));
     }
     Ok(Marks::of_page(&page))
 }
@@ -222,7 +264,7 @@ fn born(metadata: &Metadata) -> String {
     since.map_or_else(String::new, |since| format!(" born {}", since.as_nanos()))
 }
 
-fn io_error(path: &Path, error: &io::Error) -> StoreError {
+pub(crate) fn io_error(path: &Path, error: &io::Error) -> StoreError {
     let text = format!("{}: {error}", path.display());
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(text),

@@ -26,6 +26,11 @@ impl Owner {
     /// The queue for apps without accounts.
     pub(crate) const NAMELESS: Self = Self(0);
 
+    /// The one with this number.
+    pub(crate) fn of_number(number: i64) -> Self {
+        Self(number)
+    }
+
     /// No position of this owner is this one or less.
     pub(crate) fn floor(self) -> i64 {
         self.0 << POSITION_BITS

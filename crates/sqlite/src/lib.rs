@@ -29,17 +29,24 @@ mod file;
 mod forget;
 mod identities;
 mod journal;
+#[cfg(feature = "sqlcipher")]
+mod key;
 mod keys;
 mod meta;
 mod migrate;
 mod open;
+pub mod outbox;
 mod quarantined;
 mod reader;
+mod rescue;
 mod server_ids;
 mod store;
 mod tasks;
 mod tx;
 mod wal;
 
+#[cfg(feature = "sqlcipher")]
+pub use key::{KeyError, SecretKey};
 pub use open::{Durability, Options};
+pub use rescue::{LostRow, Missing, OnCorrupt, RescueReport};
 pub use store::SqliteStore;

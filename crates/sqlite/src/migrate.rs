@@ -3,6 +3,7 @@
 //! A migration is never edited once shipped. It runs in the one IMMEDIATE transaction that opening also uses for its
 //! barrier, so a file is of the old schema or of the new one, never between. Tests: at the end of the file.
 
+use crate::codec::first_row;
 use crate::error::failed;
 use landfall_core::store::StoreError;
 use rusqlite::Connection;
@@ -42,15 +43,42 @@ pub(crate) fn climb(connection: &Connection, version: u32) -> Result<(), StoreEr
     climb_ladder(connection, version, LADDER)
 }
 
+/// Likewise within the database of an app, whose header is the app's: the number is in a table of ours. Gives back whether
+/// the tables were made. [`StoreError::TooNew`] when they are of a newer version.
+pub(crate) fn climb_within(connection: &Connection) -> Result<bool, StoreError> {
+    let run = |sql: &str| connection.execute_batch(sql).map_err(failed);
+    run("CREATE TABLE IF NOT EXISTS landfall_schema \
+         (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL) STRICT")?;
+    let mut statement = connection.prepare("SELECT version FROM landfall_schema").map_err(failed)?;
+    let version: u32 = first_row(&mut statement, (), |row| row.get(0).map_err(failed))?.unwrap_or(0);
+    if version > NEWEST {
+        return Err(StoreError::TooNew { found: version, known: NEWEST });
+    }
+    if version < NEWEST {
+        climb_rungs(connection, version, LADDER, |_| Ok(()))?;
+        run(&format!("INSERT OR REPLACE INTO landfall_schema (one, version) VALUES (1, {NEWEST})"))?;
+    }
+    Ok(version == 0)
+}
+
 fn climb_ladder(connection: &Connection, version: u32, ladder: &[Rung]) -> Result<(), StoreError> {
     let run = |sql: &str| connection.execute_batch(sql).map_err(failed);
     if version == 0 {
         run(&format!("PRAGMA application_id = {APPLICATION_ID}"))?;
     }
+    climb_rungs(connection, version, ladder, |schema| run(&format!("PRAGMA user_version = {schema}")))
+}
+
+fn climb_rungs(
+    connection: &Connection,
+    version: u32,
+    ladder: &[Rung],
+    reached: impl Fn(u32) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let above = || ladder.iter().filter(|rung| rung.schema > version);
     for rung in above() {
-        run(rung.sql)?;
-        run(&format!("PRAGMA user_version = {}", rung.schema))?;
+        connection.execute_batch(rung.sql).map_err(failed)?;
+        reached(rung.schema)?;
     }
     above().filter_map(|rung| rung.then).try_for_each(|then| then(connection))
 }

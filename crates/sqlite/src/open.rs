@@ -5,10 +5,14 @@
 //! and at the end of the file.
 
 use crate::error::failed;
-use crate::file::{self, Identity, InUse, Marks};
+use crate::file::{self, Identity, InUse, Marks, Whose};
 use crate::identities::Owner;
+#[cfg(feature = "sqlcipher")]
+use crate::key::{KeyError, KeySource, SecretKey};
 use crate::meta::{self, Counters};
 use crate::migrate;
+use crate::outbox;
+use crate::rescue::{self, OnCorrupt};
 use crate::store::SqliteStore;
 use crate::tx::{Health, Transaction};
 use landfall_core::store::{Replica, Store, StoreError};
@@ -58,6 +62,10 @@ pub struct Options {
     detect_copies: bool,
     max_pages: Option<u32>,
     identity: Option<String>,
+    on_corrupt: OnCorrupt,
+    colocated: bool,
+    #[cfg(feature = "sqlcipher")]
+    key: Option<KeySource>,
 }
 
 impl Default for Options {
@@ -69,6 +77,10 @@ impl Default for Options {
             detect_copies: true,
             max_pages: None,
             identity: None,
+            on_corrupt: OnCorrupt::Refuse,
+            colocated: false,
+            #[cfg(feature = "sqlcipher")]
+            key: None,
         }
     }
 }
@@ -116,6 +128,40 @@ impl Options {
         self
     }
 
+    /// What to do with a file that is corrupt. Default: [`OnCorrupt::Refuse`].
+    #[must_use]
+    pub fn on_corrupt(mut self, what: OnCorrupt) -> Self {
+        self.on_corrupt = what;
+        self
+    }
+
+    /// The file is encrypted with this key; a new one will be. See [`key_from`](Self::key_from).
+    #[cfg(feature = "sqlcipher")]
+    #[must_use]
+    pub fn key(self, key: SecretKey) -> Self {
+        self.key_from(move || Ok(key.clone()))
+    }
+
+    /// The file is encrypted with the key that `ask` gives; a new one will be. It is asked at every opening of a connection,
+    /// also of a reader and after a failed commit, so that the key need not stay in memory.
+    ///
+    /// Everything in the file and its log is then encrypted, names of tables included. With a wrong key opening is
+    /// [`StoreError::WrongKey`]. An encrypted file cannot be rescued by [`SqliteStore::rescue`].
+    #[cfg(feature = "sqlcipher")]
+    #[must_use]
+    pub fn key_from(mut self, ask: impl Fn() -> Result<SecretKey, KeyError> + Send + Sync + 'static) -> Self {
+        self.key = Some(KeySource::new(ask));
+        self
+    }
+
+    /// The store is a part of an app's own database (see [`outbox`](crate::outbox)): the file must be there, its header and
+    /// its journal mode stay the app's, and changes that the app leaves in `landfall_inbox` are taken in. Default: off.
+    #[must_use]
+    pub fn colocated(mut self) -> Self {
+        self.colocated = true;
+        self
+    }
+
     /// Opens the store at `path`, and makes it if there is no file or an empty one.
     ///
     /// # Errors
@@ -124,11 +170,52 @@ impl Options {
     /// when it cannot be used.
     pub fn open(self, path: impl AsRef<Path>) -> Result<SqliteStore, StoreError> {
         let path = file::absolute(path.as_ref())?;
-        let opened = self.connect(&path, true)?;
+        // A broken database of an app is not ours to move.
+        let on_corrupt = if self.whose() == Whose::Ours { Some(self.on_corrupt) } else { None };
+        let (opened, rescued) = match (self.connect(&path, true), on_corrupt) {
+            (Err(error), Some(OnCorrupt::Refuse)) => return Err(rescue::with_advice(error, &path)),
+            (Err(error @ (StoreError::Corrupt(_) | StoreError::Foreign(_))), Some(OnCorrupt::Rescue)) => {
+                let report = rescue::instead_of(error, &path)?;
+                (self.connect(&path, false)?, Some(Box::new(report)))
+            }
+            (opened, _) => (opened?, None),
+        };
         let identity = self.identity.clone();
-        let mut store = SqliteStore::new(path, self, opened);
+        let mut store = SqliteStore::new(path, self, opened, rescued);
         store.switch_identity(identity.as_deref())?;
         Ok(store)
+    }
+
+    pub(crate) fn whose(&self) -> Whose {
+        if self.colocated {
+            Whose::AnApps
+        } else if self.is_encrypted() {
+            Whose::Encrypted
+        } else {
+            Whose::Ours
+        }
+    }
+
+    #[cfg(feature = "sqlcipher")]
+    fn is_encrypted(&self) -> bool {
+        self.key.is_some()
+    }
+
+    #[cfg(not(feature = "sqlcipher"))]
+    fn is_encrypted(&self) -> bool {
+        false
+    }
+
+    /// Applies the key, if there is one. Comes before anything else that is done with a connection.
+    #[cfg(feature = "sqlcipher")]
+    fn unlock(&self, connection: &Connection, path: &Path) -> Result<(), StoreError> {
+        self.key.as_ref().map_or(Ok(()), |key| key.unlock(connection, path))
+    }
+
+    #[cfg(not(feature = "sqlcipher"))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "with the feature it does something")]
+    fn unlock(&self, _: &Connection, _: &Path) -> Result<(), StoreError> {
+        Ok(())
     }
 
     pub(crate) fn timeout(&self) -> Duration {
@@ -138,24 +225,31 @@ impl Options {
     /// Opens a connection that may be relied on.
     pub(crate) fn connect(&self, path: &Path, may_create: bool) -> Result<Opened, StoreError> {
         check_library()?;
-        let in_use = file::look(path, may_create)?;
+        let in_use = file::look(path, may_create, self.whose())?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-        let deadline = Instant::now() + self.busy_timeout;
         connection.busy_timeout(self.busy_timeout).map_err(failed)?;
+        self.unlock(&connection, path)?;
+        let deadline = Instant::now() + self.busy_timeout;
         if connection.is_readonly("main").map_err(failed)? {
             return Err(StoreError::ReadOnly(path.display().to_string()));
         }
         // As SQLite sees it, log and all; nothing was written yet.
-        Marks::of(&connection)?.check(path)?;
-        set_journal_mode(&connection, deadline)?;
+        match self.whose() {
+            Whose::AnApps => outbox::check_journal_mode(&connection)?,
+            Whose::Ours | Whose::Encrypted => {
+                Marks::of(&connection)?.check(path)?;
+                set_journal_mode(&connection, deadline)?;
+            }
+        }
+        let mode = text(&connection, "PRAGMA journal_mode")?;
         self.set_up(&connection)?;
         let health = Health::default();
         self.barrier(&connection, &health, path, in_use.identity())?;
-        read_back(&connection, SYNCHRONOUS_EXTRA)?;
+        read_back(&connection, &mode, SYNCHRONOUS_EXTRA)?;
         if self.durability == Durability::MayLoseLastWrites {
             run(&connection, "PRAGMA synchronous = NORMAL")?;
-            read_back(&connection, SYNCHRONOUS_NORMAL)?;
+            read_back(&connection, &mode, SYNCHRONOUS_NORMAL)?;
         }
         Ok(Opened { connection, health, in_use })
     }
@@ -183,10 +277,15 @@ impl Options {
     ) -> Result<(), StoreError> {
         let tx = Transaction::immediate(connection, health, Owner::NAMELESS)?;
         // Another process may have been faster since the first look.
-        let marks = Marks::of(connection)?;
-        let is_store = marks.check(path)?;
-        migrate::climb(connection, marks.user_version)?;
-        if !is_store {
+        let is_new = if self.colocated {
+            outbox::make_tables(connection)?
+        } else {
+            let marks = Marks::of(connection)?;
+            let is_store = marks.check(path)?;
+            migrate::climb(connection, marks.user_version)?;
+            !is_store
+        };
+        if is_new {
             Counters::default().write(connection, Owner::NAMELESS)?;
         }
         let opened: u64 = readable(meta::fact(connection, meta::OPENED))?.unwrap_or(0);
@@ -209,13 +308,16 @@ impl Options {
 
     /// Opens a connection for reading beside the writer, which has checked the file.
     pub(crate) fn connect_reader(&self, path: &Path) -> Result<(Connection, InUse), StoreError> {
-        let in_use = file::look(path, false)?;
+        let in_use = file::look(path, false, self.whose())?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(self.busy_timeout).map_err(failed)?;
+        self.unlock(&connection, path)?;
         set_up_common(&connection, READER_CACHE_KIB)?;
         run(&connection, "PRAGMA query_only = ON")?;
-        Marks::of(&connection)?.check(path)?;
+        if !self.colocated {
+            Marks::of(&connection)?.check(path)?;
+        }
         Ok((connection, in_use))
     }
 }
@@ -232,7 +334,7 @@ pub(crate) struct Opened {
 const SYNCHRONOUS_NORMAL: i64 = 1;
 const SYNCHRONOUS_EXTRA: i64 = 3;
 
-fn check_library() -> Result<(), StoreError> {
+pub(crate) fn check_library() -> Result<(), StoreError> {
     let found = rusqlite::version_number();
     if found >= OLDEST_LIBRARY {
         return Ok(());
@@ -273,15 +375,15 @@ pub(crate) fn set_up_common(connection: &Connection, cache_kib: u32) -> Result<(
 }
 
 /// What is in force, not what was asked for.
-fn read_back(connection: &Connection, synchronous: i64) -> Result<(), StoreError> {
+fn read_back(connection: &Connection, mode: &str, synchronous: i64) -> Result<(), StoreError> {
     let refuse = |what: &str, found: &str| {
         Err(StoreError::Io(format!(
             "{what} is {found} after it was set; this file cannot be kept safely here"
         )))
     };
-    let mode = text(connection, "PRAGMA journal_mode")?;
-    if mode != "wal" {
-        return refuse("the journal mode", &mode);
+    let found = text(connection, "PRAGMA journal_mode")?;
+    if found != mode {
+        return refuse("the journal mode", &found);
     }
     let level = number(connection, "PRAGMA synchronous")?;
     if level != synchronous {
@@ -366,11 +468,11 @@ mod tests {
     fn settings_that_are_not_in_force_are_refused() {
         let path = temporary("refused");
         let opened = Options::default().connect(&path, true).unwrap();
-        read_back(&opened.connection, SYNCHRONOUS_EXTRA).unwrap();
+        read_back(&opened.connection, "wal", SYNCHRONOUS_EXTRA).unwrap();
         run(&opened.connection, "PRAGMA synchronous = FULL").unwrap();
-        assert!(matches!(read_back(&opened.connection, SYNCHRONOUS_EXTRA), Err(StoreError::Io(_))));
+        assert!(matches!(read_back(&opened.connection, "wal", SYNCHRONOUS_EXTRA), Err(StoreError::Io(_))));
         run(&opened.connection, "PRAGMA synchronous = EXTRA; PRAGMA journal_mode = DELETE").unwrap();
-        assert!(matches!(read_back(&opened.connection, SYNCHRONOUS_EXTRA), Err(StoreError::Io(_))));
+        assert!(matches!(read_back(&opened.connection, "wal", SYNCHRONOUS_EXTRA), Err(StoreError::Io(_))));
         let memory = Connection::open_in_memory().unwrap();
         let refused = set_journal_mode(&memory, Instant::now());
         assert!(matches!(refused, Err(StoreError::Io(_))), "a mode that stays what it was: {refused:?}");

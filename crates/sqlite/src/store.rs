@@ -3,10 +3,11 @@
 //! It knows files and transactions, and nothing of what is in the rows. Tests: `tests/conformance.rs`, `tests/faults.rs`.
 
 use crate::error::failed;
-use crate::file::Identity;
+use crate::file::{Identity, Whose};
 use crate::identities::{self, Owner};
 use crate::open::{Opened, Options};
 use crate::reader::SqliteReader;
+use crate::rescue::RescueReport;
 use crate::tx::Transaction;
 use crate::wal;
 use landfall_core::store::{Counts, Store, StoreError, StoreRead as _, StoreReader, StoreTx};
@@ -28,6 +29,7 @@ pub struct SqliteStore {
     /// Whose queue is open.
     identity: Option<String>,
     owner: Owner,
+    rescued: Option<Box<RescueReport>>,
 }
 
 impl SqliteStore {
@@ -50,8 +52,18 @@ impl SqliteStore {
         &self.path
     }
 
-    pub(crate) fn new(path: PathBuf, options: Options, opened: Opened) -> Self {
-        Self { path, options, opened: Some(opened), identity: None, owner: Owner::NAMELESS }
+    /// What opening had to salvage: only after [`OnCorrupt::Rescue`](crate::OnCorrupt::Rescue), and only of this opening.
+    pub fn rescued(&self) -> Option<&RescueReport> {
+        self.rescued.as_deref()
+    }
+
+    pub(crate) fn new(
+        path: PathBuf,
+        options: Options,
+        opened: Opened,
+        rescued: Option<Box<RescueReport>>,
+    ) -> Self {
+        Self { path, options, opened: Some(opened), identity: None, owner: Owner::NAMELESS, rescued }
     }
 
     /// The connection, if it may be used and the file is still the one it was opened with. A commit into a file that
@@ -84,7 +96,8 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn begin(&mut self) -> Result<Box<dyn StoreTx + '_>, StoreError> {
         let opened = self.usable()?;
-        Ok(Box::new(Transaction::immediate(&opened.connection, &opened.health, self.owner)?))
+        let tx = Transaction::immediate(&opened.connection, &opened.health, self.owner)?;
+        Ok(Box::new(tx.with_inbox(self.options.whose() == Whose::AnApps)))
     }
 
     fn reader(&self) -> Result<Option<Box<dyn StoreReader>>, StoreError> {

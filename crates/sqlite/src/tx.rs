@@ -8,14 +8,15 @@
 use crate::error::failed;
 use crate::identities::{self, Owner};
 use crate::meta::{self, Counters};
+use crate::outbox::inbox;
 use crate::tasks::{self, Before};
 use crate::{conflicts, entities, forget, journal, keys, quarantined, server_ids};
 use landfall_core::conflict::ConflictRecord;
 use landfall_core::entity::StoredEntity;
 use landfall_core::id::{ConflictId, EntityKey, TaskId};
 use landfall_core::store::{
-    ConflictPage, ConflictQuery, Controls, Counts, DamagedRow, EntityPage, JournalPage, Lease, Page,
-    PullState, Quarantined, Replica, Savepoint, StoreError, StoreRead, StoreTx,
+    ConflictPage, ConflictQuery, Controls, Counts, DamagedRow, EntityPage, Incoming, JournalPage, Lease,
+    Page, PullState, Quarantined, Replica, Savepoint, StoreError, StoreRead, StoreTx,
 };
 use landfall_core::task::{JournalEntry, StateKind, Task};
 use landfall_core::time::Timestamp;
@@ -61,6 +62,10 @@ pub(crate) struct Transaction<'c> {
     points: Vec<(u64, Option<Tally>)>,
     last_point: u64,
     rows_read: Cell<usize>,
+    /// Whether it is a part of an app's transaction, which is the app's to end.
+    borrowed: bool,
+    /// Whether apps leave changes in this database.
+    inbox: bool,
 }
 
 impl fmt::Debug for Transaction<'_> {
@@ -107,9 +112,47 @@ impl<'c> Transaction<'c> {
             points: Vec::new(),
             last_point: 0,
             rows_read: Cell::new(0),
+            borrowed: false,
+            inbox: false,
         };
         transaction.look(|connection| execute(connection, sql))?;
         Ok(transaction)
+    }
+
+    /// A part of the transaction that `connection` is in. It ends with [`keep`](Self::keep), or is undone by the caller.
+    pub(crate) fn within(connection: &'c Connection, health: &'c Health, owner: Owner) -> Self {
+        Self {
+            connection,
+            health,
+            owner,
+            open: Cell::new(true),
+            tally: Cell::new(None),
+            top: Cell::new(None),
+            points: Vec::new(),
+            last_point: 0,
+            rows_read: Cell::new(0),
+            borrowed: true,
+            inbox: false,
+        }
+    }
+
+    /// The same, in a database in which apps leave changes.
+    pub(crate) fn with_inbox(mut self, inbox: bool) -> Self {
+        self.inbox = inbox;
+        self
+    }
+
+    /// Writes what is kept beside the rows, and leaves the rest to the app's transaction.
+    pub(crate) fn keep(self) -> Result<(), StoreError> {
+        self.write_tally()
+    }
+
+    fn write_tally(&self) -> Result<(), StoreError> {
+        if self.tally.get().is_some_and(|tally| tally.changed || tally.uncertain) {
+            let tally = self.tally()?;
+            self.look(|connection| tally.counters.write(connection, self.owner))?;
+        }
+        Ok(())
     }
 
     /// Runs `work`, and notes what its error means for the transaction and the handle.
@@ -214,7 +257,7 @@ impl<'c> Transaction<'c> {
 
     /// Ends the transaction, keeping nothing.
     fn roll_back(&self) {
-        if self.open.replace(false) && !self.connection.is_autocommit() {
+        if self.open.replace(false) && !self.borrowed && !self.connection.is_autocommit() {
             let undone = execute(self.connection, "ROLLBACK");
             if undone.is_err() || !self.connection.is_autocommit() {
                 self.health.fail();
@@ -224,10 +267,10 @@ impl<'c> Transaction<'c> {
 
     /// Writes the counters and commits. After an error the handle cannot be used until it is reopened.
     pub(crate) fn finish(self) -> Result<(), StoreError> {
-        if self.tally.get().is_some_and(|tally| tally.changed || tally.uncertain) {
-            let tally = self.tally()?;
-            self.look(|connection| tally.counters.write(connection, self.owner))?;
+        if self.borrowed {
+            return Err(StoreError::Misuse("an app's transaction is ended by the app".to_string()));
         }
+        self.write_tally()?;
         let outcome = self.look(|connection| execute(connection, "COMMIT"));
         if outcome.is_ok() {
             self.open.set(false);
@@ -480,6 +523,22 @@ impl StoreTx for Transaction<'_> {
 
     fn prune_journal(&mut self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.look(|connection| journal::prune(connection, self.owner, before, limit))
+    }
+
+    fn incoming(&mut self, limit: usize) -> Result<Vec<Incoming>, StoreError> {
+        if self.inbox {
+            self.look(|connection| inbox::waiting(connection, self.owner, limit))
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    fn remove_incoming(&mut self, place: u64) -> Result<(), StoreError> {
+        self.look(|connection| inbox::remove(connection, place))
+    }
+
+    fn refuse_incoming(&mut self, place: u64, why: &str) -> Result<(), StoreError> {
+        self.look(|connection| inbox::refuse(connection, place, why))
     }
 
     fn savepoint(&mut self) -> Result<Savepoint, StoreError> {

@@ -42,6 +42,9 @@ pub(crate) struct Args {
 struct Report<'a> {
     #[serde(flatten)]
     entity: &'a EntityKey,
+    /// The backend's id of it, if it gave one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_id: Option<&'a str>,
     view: &'static str,
     /// `live`, `deleted`, or `unknown` while nothing was confirmed.
     state: &'static str,
@@ -66,13 +69,15 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
             .hint("check type and id; `landfall queue` lists what was recorded"));
     };
     let status = args.db.named(engine.status_of(&key))?;
+    let server_id = args.db.named(engine.server_id(&key))?;
     let base = entity.base.as_ref();
     let body = if args.base { base.map(|base| &base.body) } else { entity.local.as_ref() };
     let body = body.map(|body| shown::body(&model, &key.entity_type, body.clone()));
     let body = body.as_ref();
     if output.is_json() {
         output.json(&Report {
-            entity: &key,
+            entity: &entity.key,
+            server_id: server_id.as_deref(),
             view: if args.base { "base" } else { "local" },
             state: match body {
                 Some(Body::Live(_)) => "live",

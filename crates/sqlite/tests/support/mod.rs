@@ -48,11 +48,17 @@ pub(crate) struct Files {
     next: Cell<u32>,
     current: RefCell<PathBuf>,
     options: landfall_sqlite::Options,
+    /// What a raw connection needs before it can look at a file.
+    unlock: &'static str,
 }
 
 impl Files {
     pub(crate) fn new(options: landfall_sqlite::Options) -> Self {
-        Self { folder: Folder::new(), next: Cell::new(0), current: RefCell::default(), options }
+        Self::unlocked_by(options, "")
+    }
+
+    pub(crate) fn unlocked_by(options: landfall_sqlite::Options, unlock: &'static str) -> Self {
+        Self { folder: Folder::new(), next: Cell::new(0), current: RefCell::default(), options, unlock }
     }
 
     fn open(&self) -> Box<dyn Store> {
@@ -63,6 +69,7 @@ impl Files {
     fn spoil(&self, store: Box<dyn Store>, sql: &str, row: impl rusqlite::Params) -> Option<Box<dyn Store>> {
         drop(store);
         let raw = Connection::open(&*self.current.borrow()).unwrap();
+        raw.execute_batch(self.unlock).unwrap();
         assert_eq!(raw.execute(sql, row).unwrap(), 1);
         drop(raw);
         Some(self.open())
