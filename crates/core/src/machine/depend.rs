@@ -201,6 +201,28 @@ impl Step {
         Ok(())
     }
 
+    /// A conflict is settled and `child` goes on: what has become meanwhile of those that it waits for, it meets now.
+    pub(super) fn meet_lost_parents(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        child: TaskId,
+    ) -> Result<(), StoreError> {
+        let Some(task) = self.readable(tx.task(child))? else { return Ok(()) };
+        for id in task.terms.waits_for {
+            let Some(child) = self.readable(tx.task(child))? else { return Ok(()) };
+            match self.readable(tx.task(id))? {
+                None => self.orphan(tx, child, id, "was given up")?,
+                Some(parent) if matches!(parent.state, TaskState::Dead { .. }) => {
+                    if parent.entity != child.entity {
+                        self.parent_died(tx, child, id)?;
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// What becomes of `child` when `parent`, which it waits for, is dead.
     fn parent_died(&mut self, tx: &mut dyn StoreTx, child: Task, parent: TaskId) -> Result<(), StoreError> {
         match child.terms.orphaned {
@@ -289,9 +311,13 @@ impl Step {
         parent: TaskId,
         what: &str,
     ) -> Result<(), StoreError> {
+        if child.state == TaskState::Conflict {
+            // The decision that it waits for is not about this: it meets its parent's end when it goes on.
+            return Ok(());
+        }
         child.terms.waits_for.remove(&parent);
-        // A person has to decide about it in any case.
-        if matches!(child.state, TaskState::Dead { .. } | TaskState::Conflict) {
+        if matches!(child.state, TaskState::Dead { .. }) {
+            // A person has to decide about it in any case.
             return tx.put_task(&child);
         }
         let why = format!("the task {parent}, which it depends on, {what}");

@@ -252,20 +252,26 @@ impl Step {
             self.settle(tx, &task, verdict, remote.version.clone())?;
             return Ok(None);
         };
-        if task.frozen.is_some() {
-            return self.renew(tx, entity, &task, intent, Verdict::Rebased).map(Some);
-        }
-        let id = task.id;
-        if task.state == TaskState::Conflict {
+        let (id, waited) = (task.id, task.state == TaskState::Conflict);
+        let goes_on_as = if task.frozen.is_some() {
+            self.renew(tx, entity, &task, intent, Verdict::Rebased)?
+        } else if waited {
             task.become_state(TaskState::Pending { retry_at: None });
             task.intent = intent;
             tx.put_task(&task)?;
             self.make_claimable(tx, &task)?;
-        } else if task.intent != intent {
-            task.intent = intent;
-            tx.put_task(&task)?;
+            id
+        } else {
+            if task.intent != intent {
+                task.intent = intent;
+                tx.put_task(&task)?;
+            }
+            id
+        };
+        if waited {
+            self.meet_lost_parents(tx, goes_on_as)?;
         }
-        Ok(Some(id))
+        Ok(Some(goes_on_as))
     }
 
     /// Puts a new task with a new generation, and at its first attempt a new key, into the old one's place.

@@ -158,7 +158,9 @@ impl Book {
                     task.id, task.entity
                 ));
             }
-            if let Some(parent) = task.terms.waits_for.iter().find(|parent| !now.contains(parent)) {
+            // A conflict meets the end of its parents when it is settled.
+            let lost = task.terms.waits_for.iter().find(|parent| !now.contains(parent));
+            if let Some(parent) = lost.filter(|_| task.state != TaskState::Conflict) {
                 return Err(format!("{} waits for {parent}, which is not in the queue", task.id));
             }
         }
