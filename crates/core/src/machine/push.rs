@@ -725,6 +725,8 @@ impl Step {
         counts: bool,
     ) -> Result<(), StoreError> {
         for task in self.tasks_of(tx, sent)? {
+            // The end of one may have been the end of another.
+            let Some(task) = self.readable(tx.task(task.id))? else { continue };
             // A pause of the whole adapter is the gate's business; the tasks themselves wait only for their own sake.
             self.put_off(tx, task, failure.kind, &failure.message, failure.delivery, None, counts)?;
         }
@@ -763,7 +765,7 @@ impl Step {
             }
             // Turned away in words it may still arrive as a late copy: only what never left is known to be without effect.
             if task.standing.cancelling && never_left {
-                return self.give_up(tx, &task, Verdict::Cancelled);
+                return self.give_up_together(tx, &task, Verdict::Cancelled);
             }
         }
         let gave_up = match kind {

@@ -1,13 +1,15 @@
 //! A task never overtakes what it depends on (G4), and is never silently lost with it (G2).
 
 use super::{all_sent, answer_each, ended, id, ids, modelled, rejected, task};
-use crate::bench::{Bench, applied};
+use crate::bench::{Bench, applied, theirs};
 use landfall_core::adapter::EffectClass;
 use landfall_core::change::{Change, InvalidChange};
 use landfall_core::config::{Config, Limits};
+use landfall_core::conflict::Resolution;
 use landfall_core::explain::{Live, Wait, explain};
 use landfall_core::failure::FailureKind;
 use landfall_core::machine::{Cancelled, EnqueueError};
+use landfall_core::merge::rule::{Rules, Strategy};
 use landfall_core::model::{Model, TypeModel};
 use landfall_core::store::Store;
 use landfall_core::task::{Orphaned, TaskState, Verdict};
@@ -140,6 +142,26 @@ fn a_child_waits_fails_or_goes_on_when_its_parent_is_dead() {
 
     let (bench, _, _) = family(Orphaned::Detach);
     assert_eq!(all_sent(&bench), ["a", "b"]);
+}
+
+#[test]
+fn a_child_in_the_inbox_meets_the_end_of_its_parent_when_it_is_settled() {
+    for (orphaned, goes_on) in [(Orphaned::Wait, false), (Orphaned::Fail, false), (Orphaned::Detach, true)] {
+        let mut bench = Bench::ruled(Rules::new(Strategy::Ask));
+        bench.hear(theirs("b", r#"{"n":0}"#, "1"));
+        let parent = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+        let child = Change::update("note", "b").set("n", 1).depends_on("note", "a").orphaned(orphaned);
+        let child = bench.enqueue(child).unwrap();
+        bench.hear(theirs("b", r#"{"n":9}"#, "2"));
+        assert_eq!(bench.step(|step, tx| step.cancel(tx, id(&parent)).unwrap()), Cancelled::Done);
+        assert_eq!(task(&mut bench, id(&child)).unwrap().state, TaskState::Conflict);
+        let conflict = bench.inbox().remove(0);
+        bench.resolve(&conflict, &Resolution::KeepLocal).unwrap();
+        let orphan = TaskState::Dead { why: FailureKind::Orphaned };
+        assert_eq!(task(&mut bench, id(&child)).unwrap().state == orphan, !goes_on, "{orphaned:?}");
+        bench.sync();
+        assert_eq!(bench.sent.is_empty(), !goes_on, "{orphaned:?}");
+    }
 }
 
 #[test]

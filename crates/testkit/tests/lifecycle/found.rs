@@ -136,6 +136,31 @@ fn a_group_that_is_cancelled_in_flight_and_never_left_is_cancelled_whole() {
 }
 
 #[test]
+fn a_group_is_cancelled_whole_when_its_rebased_member_never_left() {
+    let mut bench = Bench::new();
+    bench.hear(theirs("b", r#"{"n":0}"#, "1"));
+    let b = bench.enqueue(Change::update("note", "b").set("n", 1).group("g")).unwrap();
+    let a = bench.enqueue(Change::create("note", "a").set("n", 1).group("g")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    answer_each(&mut bench, &batch, |name| match name {
+        "b" => Outcome::Conflict { remote: Some(theirs("b", r#"{"n":0,"m":7}"#, "2")) },
+        _ => aborted(),
+    });
+    bench.pass(Duration::from_secs(3_600));
+    bench.sync();
+    // The one goes with a new key that has never left, the other with its old one, of which a copy did.
+    let batch = bench.last_sent();
+    assert_eq!(ids(&batch), ["b", "a"]);
+    let rebased = ended(&mut bench, id(&b)).unwrap().became.unwrap();
+    assert_eq!(bench.step(|step, tx| step.cancel(tx, rebased).unwrap()), Cancelled::Requested);
+    bench.fail(&batch, FailureKind::Unreachable, Delivery::NotSent);
+    for member in [rebased, id(&a)] {
+        assert_eq!(ended(&mut bench, member).map(|entry| entry.verdict), Some(Verdict::Cancelled));
+    }
+}
+
+#[test]
 fn what_is_left_of_a_group_is_never_sent_without_the_refused_one() {
     let mut bench = Bench::new();
     let members = ["a", "b"]
