@@ -87,11 +87,14 @@ fn lives_that_failed_once_go_well() {
         (1095, "what another device had removed came back beside a dead letter that was taken up again"),
         (1576, "a conflict under the server's name never heard what the server has"),
         (2936, "a group stood still after its holder had vanished"),
+        (4268, "a child whose conflict had waited went although its parent had been given up"),
         (
             6481,
             "a deletion passed the letter that was to create its record, under a name that the server did not know",
         ),
         (9459, "two tasks of one record were in flight, one of them in a group"),
+        (11325, "a group was cancelled without the member of which an earlier copy had left"),
+        (16069, "a group went although the parent of one of it had been given up"),
         (17333, "two tasks of one record waited for each other after their holder had vanished"),
     ] {
         if let Err(violation) = run(seed, &Scenario::default()) {
