@@ -37,8 +37,8 @@ pub(super) const CHAOS_MS: u64 = 120_000;
 const HEAL_MS: u64 = 4 * 3600 * 1000;
 /// A year, for clocks that jump.
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
-/// Rounds within which everything must have come to rest.
-const ROUNDS: u32 = 16;
+/// Rounds within which everything must have come to rest: in each a person takes up one letter of a chain.
+const ROUNDS: u32 = 32;
 /// Lines of trace kept for a violation.
 const TRACE: usize = 500;
 
@@ -990,9 +990,10 @@ impl World {
             call = state.last_calls.0.unwrap_or(call);
         }
         let stepped = self.step(device, process, |step, tx| step.pushed(tx, call, &decoded))?;
-        match stepped {
-            Stepped::Failed => self.later(500, Happening::Answer { from, answer }),
-            _ => self.book.turned_away(in_words(&from.batch, &decoded).into_iter()),
+        // What the words prove is true also for a process that dies between its commit and its next breath.
+        self.book.turned_away(in_words(&from.batch, &decoded).into_iter());
+        if let Stepped::Failed = stepped {
+            self.later(500, Happening::Answer { from, answer });
         }
         Ok(())
     }
