@@ -15,6 +15,7 @@ pub mod change;
 pub mod coalesce;
 pub mod config;
 pub mod conflict;
+pub mod device;
 pub mod dirty;
 pub mod entity;
 pub mod event;
