@@ -23,6 +23,10 @@ pub(crate) fn short(explanation: &Explanation, now: Timestamp) -> String {
         Wait::Paused | Wait::TypePaused | Wait::LanePaused => "`landfall resume`".into(),
         Wait::UnmeteredNetwork => "an unmetered network".into(),
         Wait::Gate { why, .. } => why.as_str().replace('_', " "),
+        Wait::Offline { .. } => "a network".into(),
+        Wait::Condition { unmet } => unmet.wanted().into(),
+        Wait::Suspended => "the app to wake up".into(),
+        Wait::NextRun { at } => format!("the next run {}", moment::away(*at, now)),
         Wait::Lease { .. } => "a sync that is running".into(),
         Wait::Sync => "the next sync".into(),
         _ => "something else".into(),
@@ -115,10 +119,30 @@ pub(crate) fn sentence(wait: &Wait, task: &Explanation, now: Timestamp) -> Strin
         Wait::UnmeteredNetwork => {
             "It waits for an unmetered network: a `landfall sync` without --metered sends it.".into()
         }
-        Wait::Gate { why, message } => {
-            format!("Nothing is sent now ({}): {}.", why.as_str().replace('_', " "), visible(message))
+        Wait::Gate { why, message, until } => {
+            let until = until.map(|until| format!(" It is tried again at {}.", moment::both(until, now)));
+            format!(
+                "Nothing is sent now ({}): {}.{}",
+                why.as_str().replace('_', " "),
+                visible(message),
+                until.unwrap_or_default()
+            )
         }
-        Wait::Lease { holder } => format!("Another process is sending ({}).", visible(holder)),
+        Wait::Offline { until } => {
+            let until =
+                until.map(|until| format!("; it is tried all the same at {}", moment::both(until, now)));
+            format!("The device says that it has no network{}.", until.unwrap_or_default())
+        }
+        Wait::Condition { unmet } => format!("It waits for {}.", unmet.wanted()),
+        Wait::Suspended => "The app that sends is asleep; it goes on when that is resumed.".into(),
+        Wait::Lease { holder, until } => format!(
+            "Another process is sending ({}); if it falls silent, that is over at {}.",
+            visible(holder),
+            moment::both(*until, now)
+        ),
+        Wait::NextRun { at } => {
+            format!("Nothing is in its way: the next run begins by itself at {}.", moment::both(*at, now))
+        }
         Wait::Sync => "Nothing is in its way: the next `landfall sync` sends it.".into(),
         _ => "It waits for something that this program does not know.".into(),
     }

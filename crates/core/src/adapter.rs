@@ -56,6 +56,20 @@ pub trait Adapter: fmt::Debug + Send + Sync + 'static {
         Box::pin(async { Err(unsupported("a change feed")) })
     }
 
+    /// Finds out whether the backend itself is there: with nothing of the user's, without credentials, and so that
+    /// nothing in between (a portal, a proxy) can pass for it.
+    ///
+    /// # Errors
+    /// [`Failure`]; [`FailureKind::Intercepted`] when something else answered, [`FailureKind::Unsupported`] when the
+    /// backend cannot be asked.
+    fn probe<'a>(
+        &'a self,
+        _context: &'a CallContext,
+        _probe: &'a Probe,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async { Err(unsupported("a probe")) })
+    }
+
     /// Reads one record; `None` when the backend has none.
     ///
     /// # Errors
@@ -108,6 +122,8 @@ pub struct Capabilities {
     pub atomic_groups: bool,
     /// Whether named commands can be sent.
     pub actions: bool,
+    /// Whether [`Adapter::probe`] works.
+    pub probe: bool,
 }
 
 /// What every call needs beside its content.
@@ -241,6 +257,13 @@ pub struct Rejection {
     pub message: String,
     /// What the backend answered, as far as it can be shown.
     pub answer: Option<String>,
+}
+
+/// What a probe must answer to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Probe {
+    /// Fresh random bytes: an old answer, or one made for somebody else, does not fit them.
+    pub nonce: [u8; 16],
 }
 
 /// Which page of the change feed to read.

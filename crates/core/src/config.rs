@@ -3,6 +3,7 @@
 //! Nothing else in the workspace holds a policy number. Tests: where each number is used.
 
 use crate::conflict::Detector;
+use crate::device::Conditions;
 use crate::merge::rule::{Rules, Strategy};
 use crate::model::Model;
 use alloc::collections::BTreeSet;
@@ -28,6 +29,8 @@ pub struct Config {
     pub pull: PullConfig,
     /// What the app says of its record types and lanes.
     pub model: Model,
+    /// When it is told that nothing moves.
+    pub watchdog: WatchdogConfig,
 }
 
 /// What may be enqueued.
@@ -106,6 +109,14 @@ pub struct RetryConfig {
     /// After how many passing failures a task becomes a dead letter. `None`: never, because an outage of a week must
     /// not need a person.
     pub transient_max: Option<u32>,
+    /// How many failed calls may be repeated in a burst. 60: a network that flickers for minutes.
+    pub budget: u32,
+    /// How often the budget gains one more, whatever happens; ten good calls give one too. 10 s: a backend that fails
+    /// half of all calls, or a network that comes and goes, costs six repeats a minute in the long run.
+    pub budget_every: Duration,
+    /// Upper bound of the wait while something in between answers, such as a portal. 5 s: whoever logs in there
+    /// waits for it, and the backend does not see the tries.
+    pub intercepted_cap: Duration,
     /// Makes jitter of two replicas differ, and a simulation repeatable.
     pub seed: u64,
 }
@@ -119,6 +130,9 @@ impl Default for RetryConfig {
             retry_after_cap: Duration::from_secs(60 * 60),
             unreadable_max: 20,
             transient_max: None,
+            budget: 60,
+            budget_every: Duration::from_secs(10),
+            intercepted_cap: Duration::from_secs(5),
             seed: 0,
         }
     }
@@ -202,5 +216,59 @@ pub struct PullConfig {
 impl Default for PullConfig {
     fn default() -> Self {
         Self { enabled: true, types: None, page_changes: 1000, call_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// How the machine runs by itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AutoConfig {
+    /// How long a new change waits for others to go with it. 200 ms: the next keystroke, and nobody notices.
+    pub debounce: Duration,
+    /// How long a stream of changes can put a run off. 2 s.
+    pub debounce_max: Duration,
+    /// How often there is a run that reads what others changed, though nothing is known to have happened. 5 min;
+    /// `None`: never.
+    pub interval: Option<Duration>,
+    /// Over how long devices that hear the same news at once spread their runs: the network is back, the backend
+    /// has called. 5 s: a thousand devices are two hundred requests a second, and nobody waits long.
+    pub spread: Duration,
+    /// How often a run is tried though the device says that there is no network. 60 s: it may be wrong, and a try that
+    /// fails in the device costs nothing.
+    pub offline_every: Duration,
+    /// How often it is looked whether another process has left something in the store; costs next to nothing. 1 s;
+    /// `None`: only this process writes.
+    pub look_every: Option<Duration>,
+    /// What must be so.
+    pub conditions: Conditions,
+}
+
+impl Default for AutoConfig {
+    fn default() -> Self {
+        Self {
+            debounce: Duration::from_millis(200),
+            debounce_max: Duration::from_secs(2),
+            interval: Some(Duration::from_secs(5 * 60)),
+            spread: Duration::from_secs(5),
+            offline_every: Duration::from_secs(60),
+            look_every: Some(Duration::from_secs(1)),
+            conditions: Conditions::default(),
+        }
+    }
+}
+
+/// When it is told that nothing moves.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WatchdogConfig {
+    /// How long work that could be sent may wait without any of it ending. 10 min: longer than any call, shorter than
+    /// a person's patience. It is told again after twice that time, and so on.
+    pub stalled_after: Duration,
+    /// From which difference on the wall clock counts as jumped. 30 s: no clock drifts that far between two steps, and a
+    /// device that slept longer should look around anyway.
+    pub jump: Duration,
+}
+
+impl Default for WatchdogConfig {
+    fn default() -> Self {
+        Self { stalled_after: Duration::from_secs(10 * 60), jump: Duration::from_secs(30) }
     }
 }

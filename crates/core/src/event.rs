@@ -2,11 +2,14 @@
 //!
 //! Events leave only after the commit that made them true. Tests: the simulator checks them against the store.
 
+use crate::device::Constraint;
+use crate::explain::Wait;
 use crate::failure::FailureKind;
 use crate::id::{CallId, ConflictId, EntityKey, TaskId, Version};
 use crate::store::{Controls, Counts};
 use crate::task::Verdict;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 use serde::Serialize;
 
@@ -185,6 +188,34 @@ pub enum Event {
         /// What can be said of it.
         what: String,
     },
+    /// How far the running session is: told after each step that ended tasks.
+    Progress {
+        /// Tasks that it has ended.
+        done: u64,
+        /// These, and those that are still to be sent.
+        total: u64,
+        /// Payload bytes that it has sent.
+        bytes: u64,
+    },
+    /// Whether the device meets the conditions for running by itself has changed.
+    ConditionsChanged {
+        /// What it does not meet, if anything.
+        unmet: Option<Constraint>,
+    },
+    /// Work that could be sent does not move.
+    Stalled {
+        /// The oldest of it.
+        task: TaskId,
+        /// How long nothing has ended.
+        quiet_for: Duration,
+        /// What the task waits for.
+        waits_for: Vec<Wait>,
+    },
+    /// The wall clock has jumped, or the device has slept.
+    ClockJumped {
+        /// By how many milliseconds it went ahead of the monotonic clock.
+        by_ms: i64,
+    },
     /// A run of `sync` began.
     SessionStarted,
     /// A run of `sync` ended.
@@ -234,10 +265,34 @@ pub struct Report {
     pub quarantined: u64,
     /// What is in the queue now.
     pub left: Counts,
+    /// What the run had used up of its budget, if that ended it.
+    pub exhausted: Option<Exhausted>,
     /// Why the run ended before the queue was empty, if it did.
     pub waiting_for: Option<String>,
     /// Why the run ended before everything was read from the backend, if it did.
     pub pull_waiting_for: Option<String>,
+}
+
+/// What a run has used up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exhausted {
+    /// Its time: another call would probably not have come back.
+    Time,
+    /// Its bytes: nothing that was next fitted into the rest.
+    Bytes,
+    /// Its tasks.
+    Tasks,
+}
+
+impl Exhausted {
+    pub(crate) const fn what_for(self) -> &'static str {
+        match self {
+            Self::Time => "the next run: the budget of time is used up",
+            Self::Bytes => "the next run: the budget of bytes is used up",
+            Self::Tasks => "the next run: the budget of tasks is used up",
+        }
+    }
 }
 
 impl Report {

@@ -4,6 +4,7 @@
 //! `landfall-testkit`.
 
 use crate::change::Operation;
+use crate::device::Constraint;
 use crate::failure::FailureKind;
 use crate::id::{ConflictId, EntityKey, TaskId};
 use crate::machine::passed_by;
@@ -21,8 +22,20 @@ pub struct Live {
     pub syncing: bool,
     /// What holds everything back.
     pub gate: Option<(FailureKind, String)>,
+    /// When that ends by itself, if it does.
+    pub gate_until: Option<Timestamp>,
     /// Whether the network is metered.
     pub metered: bool,
+    /// Whether runs begin by themselves.
+    pub is_automatic: bool,
+    /// Whether the host has put the app to sleep.
+    pub is_suspended: bool,
+    /// What the device does not meet of the conditions for running by itself.
+    pub unmet: Option<Constraint>,
+    /// Until when nothing is tried because the device says that it has no network.
+    pub offline_until: Option<Timestamp>,
+    /// When the next run begins by itself, if that is known.
+    pub next_run: Option<Timestamp>,
 }
 
 /// Where a task stands, and all it waits for.
@@ -99,14 +112,63 @@ pub enum Wait {
         why: FailureKind,
         /// For people.
         message: String,
+        /// When it ends by itself, if it does.
+        until: Option<Timestamp>,
     },
+    /// The device says that it has no network.
+    Offline {
+        /// When it is tried all the same.
+        until: Option<Timestamp>,
+    },
+    /// The device does not meet a condition for running by itself.
+    Condition {
+        /// Which.
+        unmet: Constraint,
+    },
+    /// The host has put the app to sleep.
+    Suspended,
     /// Another process is sending.
     Lease {
         /// The holder in its own words.
         holder: String,
+        /// When it is taken over if it falls silent.
+        until: Timestamp,
+    },
+    /// The next run, which begins by itself.
+    NextRun {
+        /// When.
+        at: Timestamp,
     },
     /// A run of `sync`.
     Sync,
+}
+
+impl Wait {
+    /// Whether somebody has asked for this wait, or owes a decision: then it is nobody's fault that nothing moves.
+    pub(crate) const fn is_wished(&self) -> bool {
+        matches!(
+            self,
+            Self::DeadLetter { .. }
+                | Self::Conflict { .. }
+                | Self::NotBefore { .. }
+                | Self::Paused
+                | Self::TypePaused
+                | Self::LanePaused
+                | Self::UnmeteredNetwork
+                | Self::Condition { .. }
+                | Self::Suspended
+        )
+    }
+
+    /// When it ends by itself, if that is known.
+    pub const fn ends_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Backoff { until } | Self::NotBefore { until } | Self::Lease { until, .. } => Some(*until),
+            Self::Gate { until, .. } | Self::Offline { until } => *until,
+            Self::NextRun { at } => Some(*at),
+            _ => None,
+        }
+    }
 }
 
 /// A task that is in the way.
@@ -159,9 +221,10 @@ pub fn explain(
             if waits_for.is_empty() && !live.syncing {
                 // A killed holder leaves its lease behind.
                 let held = |lease: &Lease| !lease.holder.is_empty() && lease.expires_at > now;
-                waits_for.push(match store.lease()?.filter(held) {
-                    Some(lease) => Wait::Lease { holder: lease.holder },
-                    None => Wait::Sync,
+                waits_for.push(match (store.lease()?.filter(held), live.next_run) {
+                    (Some(lease), _) => Wait::Lease { holder: lease.holder, until: lease.expires_at },
+                    (None, Some(at)) if live.is_automatic => Wait::NextRun { at },
+                    (None, _) => Wait::Sync,
                 });
             }
         }
@@ -252,7 +315,22 @@ fn of_its_own(
         waits.push(Wait::UnmeteredNetwork);
     }
     if let Some((why, message)) = &live.gate {
-        waits.push(Wait::Gate { why: *why, message: message.clone() });
+        waits.push(Wait::Gate { why: *why, message: message.clone(), until: live.gate_until });
+    } else if let Some(calm) =
+        store.replica()?.and_then(|replica| replica.calm).filter(|calm| calm.until > now)
+    {
+        // Another process was asked for it.
+        let message = "the backend has asked for calm".into();
+        waits.push(Wait::Gate { why: FailureKind::RateLimited, message, until: Some(calm.until) });
+    }
+    if live.offline_until.is_some_and(|until| until > now) {
+        waits.push(Wait::Offline { until: live.offline_until });
+    }
+    if live.is_automatic && live.is_suspended {
+        waits.push(Wait::Suspended);
+    }
+    if let Some(unmet) = live.unmet {
+        waits.push(Wait::Condition { unmet });
     }
     Ok(())
 }

@@ -9,11 +9,13 @@
 //! length (G14). Time, entropy and storage are arguments; this module knows no thread, no socket, no clock.
 //! Tests: the simulator of `landfall-testkit`, its `tests/machine.rs` and `tests/interleavings.rs`.
 
-use crate::adapter::{CallContext, Capabilities, Permit, PullRequest, PushBatch};
+use crate::adapter::{CallContext, Capabilities, Permit, Probe, PullRequest, PushBatch};
 use crate::change::Operation;
 use crate::config::Config;
+use crate::device::{Constraint, DeviceState};
 use crate::entity::StoredEntity;
 use crate::event::{Event, Origin, Report};
+use crate::explain::Live;
 use crate::failure::FailureKind;
 use crate::id::{CallId, ClientId, EntityKey, Entropy, Fence, IdempotencyKey, TaskId, Version};
 use crate::model::{self, WhenDead};
@@ -27,8 +29,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+mod auto;
+mod clock;
 mod depend;
 mod enqueue;
+mod gate;
 mod incoming;
 mod lapse;
 mod lease;
@@ -41,7 +46,9 @@ mod remote;
 mod resolve;
 mod restore;
 mod session;
+mod watchdog;
 
+use gate::{Gate, Repeats};
 pub(crate) use line::passed_by;
 
 pub use enqueue::{EnqueueError, Enqueued, Receipt};
@@ -49,7 +56,7 @@ pub use incoming::TakenIn;
 pub use lease::Leadership;
 pub use manage::{Cancelled, Scope, TaskError};
 pub use restore::RestoreError;
-pub use session::{Directions, SessionEnd};
+pub use session::{Directions, RunBudget, SessionEnd};
 
 /// The decision maker of one opened store. A clone is for whoever must look at a step twice, such as a simulator.
 #[derive(Debug, Clone)]
@@ -67,7 +74,7 @@ pub struct Machine {
 #[derive(Clone, Debug)]
 struct State {
     /// Calls under way and the tasks they carry, in the order sent.
-    calls: BTreeMap<CallId, Arc<[Sent]>>,
+    calls: BTreeMap<CallId, UnderWay>,
     /// Halves of refused batches that wait for a free call. Their tasks are in flight as far as the store knows.
     halves: Vec<Arc<[Sent]>>,
     next_call: u64,
@@ -84,12 +91,19 @@ struct State {
     rival: Option<(crate::store::Lease, Mono)>,
     session: Option<session::Session>,
     pull: pull::Pulling,
-    /// The wall clock at the last step; `None` until the first one of this opening.
-    last_wall: Option<Timestamp>,
+    clocks: clock::Clocks,
     /// Whether everything is paused, as this step has read it.
     paused: bool,
-    /// Whether the network is metered, as far as we were told.
-    metered: bool,
+    /// The device, as far as we were told.
+    device: DeviceState,
+    /// What it does not meet of what was asked for, as last told.
+    unmet: Option<Constraint>,
+    auto: auto::Auto,
+    quiet: Option<watchdog::Quiet>,
+    /// How many repeats may still be made.
+    repeats: Repeats,
+    /// How long calls take, in milliseconds: the recent ones count most.
+    pace: u64,
     /// When the next task ends unsent; `None` until that was looked up.
     next_lapse: Option<Option<Timestamp>>,
     /// Dead letters and conflicts that wait, as last told.
@@ -100,6 +114,13 @@ struct State {
     more_to_claim: bool,
     /// When something will have to be done without any new input.
     wakeup: Option<Mono>,
+}
+
+/// A call that carries tasks.
+#[derive(Clone, Debug)]
+struct UnderWay {
+    since: Mono,
+    sent: Arc<[Sent]>,
 }
 
 #[derive(Clone, Debug)]
@@ -116,28 +137,6 @@ struct Sent {
     key: IdempotencyKey,
     payload: Arc<str>,
     group: Option<Arc<str>>,
-}
-
-/// Whether anything may be sent at all.
-#[derive(Clone, Debug)]
-enum Gate {
-    Open,
-    /// Opens by itself.
-    Waiting {
-        why: FailureKind,
-        message: String,
-        until: Mono,
-    },
-    /// Opens when credentials changed. Fresh ones are asked for once; `refreshing` while that is under way.
-    NeedsCredentials {
-        message: String,
-        refreshing: bool,
-    },
-    /// Opens when the app says so.
-    Stopped {
-        why: FailureKind,
-        message: String,
-    },
 }
 
 /// What somebody else has to do now that the step is durable.
@@ -159,6 +158,15 @@ pub enum Effect {
         call: CallId,
         /// Which page.
         request: PullRequest,
+    },
+    /// Find out whether the backend is there, with nothing of the user's, and bring the answer to [`Step::probed`].
+    Probe {
+        /// What every call needs.
+        context: CallContext,
+        /// Names this call.
+        call: CallId,
+        /// What it must answer to.
+        probe: Probe,
     },
     /// Read this record and bring it to [`Step::fetched`].
     Fetch {
@@ -235,6 +243,7 @@ impl Machine {
             server_id: None,
             clock: Hlc::default(),
             server_offset_ms: None,
+            calm: None,
         });
         replica.opens += 1;
         tx.put_replica(&replica)?;
@@ -252,9 +261,14 @@ impl Machine {
             rival: None,
             session: None,
             pull: pull::Pulling::default(),
-            last_wall: None,
+            clocks: clock::Clocks::default(),
             paused: false,
-            metered: false,
+            device: DeviceState::default(),
+            unmet: None,
+            auto: auto::Auto::default(),
+            quiet: None,
+            repeats: Repeats::full(&config.retry),
+            pace: 0,
             next_lapse: None,
             attention: (0, 0),
             knows_held: false,
@@ -278,7 +292,9 @@ impl Machine {
     /// answer to one of its calls is never taken for the answer to one of ours.
     pub fn follow(&mut self, old: &Self) {
         self.state.next_call = self.state.next_call.max(old.state.next_call);
-        self.state.metered = old.state.metered;
+        self.state.device = old.state.device;
+        self.state.auto.take_over(&old.state.auto);
+        self.state.repeats = old.state.repeats;
         if self.identity == old.identity && !old.permit.is_withdrawn() {
             self.permit = old.permit.clone();
         }
@@ -329,9 +345,24 @@ impl Machine {
         self.state.lease.is_some()
     }
 
+    /// The device, as far as we were told.
+    pub fn device(&self) -> DeviceState {
+        self.state.device
+    }
+
     /// Whether the network is metered, as far as we were told.
     pub fn is_metered(&self) -> bool {
-        self.state.metered
+        self.state.device.metered == Some(true)
+    }
+
+    /// How often it is to be looked whether another process has left something, if at all.
+    pub fn look_every(&self) -> Option<Duration> {
+        self.state.auto.look_every()
+    }
+
+    /// Whether runs begin by themselves.
+    pub fn runs_by_itself(&self) -> bool {
+        self.state.auto.is_on()
     }
 
     /// Whether a run of `sync` is under way.
@@ -341,10 +372,29 @@ impl Machine {
 
     /// Why nothing is sent at the moment, for people; `None` while the gate is open.
     pub fn gate(&self) -> Option<(FailureKind, &str)> {
-        match &self.state.gate {
-            Gate::Open => None,
-            Gate::Waiting { why, message, .. } | Gate::Stopped { why, message } => Some((*why, message)),
-            Gate::NeedsCredentials { message, .. } => Some((FailureKind::Unauthenticated, message)),
+        self.state.gate.why()
+    }
+
+    /// What only a running machine knows, for [`explain`](crate::explain::explain). `now`: both clocks.
+    pub fn live(&self, now: Now) -> Live {
+        self.state.live(now)
+    }
+}
+
+impl State {
+    fn live(&self, now: Now) -> Live {
+        let wall = |at: Mono| now.wall.after(Duration::from_millis(at.0.saturating_sub(now.mono.0)));
+        let auto = &self.auto;
+        Live {
+            syncing: self.session.is_some(),
+            gate: self.gate.why().map(|(why, message)| (why, message.into())),
+            gate_until: self.gate.until().map(wall),
+            metered: self.device.metered == Some(true),
+            is_automatic: auto.is_on(),
+            is_suspended: auto.is_suspended(),
+            unmet: auto.unmet(&self.device),
+            offline_until: auto.told_offline_until(&self.device).map(wall),
+            next_run: auto.due().map(wall),
         }
     }
 }
@@ -356,10 +406,12 @@ impl Step {
     /// # Errors
     /// When the store cannot be read or written; drop the step and the transaction then.
     pub fn finish(&mut self, tx: &mut dyn StoreTx) -> Result<(), StoreError> {
-        self.open_gate_if_due();
-        self.forgive_jumps(tx)?;
+        self.look_at_clocks(tx)?;
+        self.look_at_budget();
+        self.open_gate_if_due(tx)?;
         self.end_lapsed(tx)?;
-        self.state.paused = self.state.session.is_some() && self.controls(tx)?.all;
+        let may_run = self.state.session.is_some() || self.state.auto.is_on();
+        self.state.paused = may_run && self.controls(tx)?.all;
         if self.state.session.is_some() && !core::mem::replace(&mut self.state.knows_held, true) {
             self.let_held_go(tx)?;
         }
@@ -368,9 +420,13 @@ impl Step {
         self.leave_twins(tx)?;
         self.plan_pull(tx)?;
         self.plan_fetches(tx)?;
+        self.tell_progress(tx)?;
         self.end_session_if_done(tx)?;
         self.renew_lease(tx)?;
         self.call_for_attention(tx)?;
+        self.tell_of_conditions();
+        self.plan_next_run(tx)?;
+        self.watch_progress(tx)?;
         self.schedule_wakeup(tx)?;
         if self.replica_changed {
             if let Some(replica) = &self.replica {
@@ -381,6 +437,15 @@ impl Step {
     }
 
     fn emit(&mut self, event: Event) {
+        if matches!(
+            event,
+            Event::Enqueued { .. }
+                | Event::Coalesced { .. }
+                | Event::Imported { .. }
+                | Event::Requeued { .. }
+        ) {
+            self.news_came();
+        }
         let of_one_change = matches!(
             event,
             Event::Enqueued { .. } | Event::Coalesced { .. } | Event::Settled { .. } | Event::Changed { .. }
@@ -439,6 +504,7 @@ impl Step {
             replica.server_offset_ms = Some(offset);
             self.replica_changed = true;
         }
+        self.state.clocks.vouch();
         Ok(())
     }
 
@@ -678,49 +744,6 @@ impl Step {
         }
     }
 
-    fn close_gate(&mut self, why: FailureKind, message: String, wait: Duration) {
-        self.emit(Event::GateClosed { why, message: message.clone(), wait: Some(wait) });
-        self.state.gate = Gate::Waiting { why, message, until: self.now.mono.after(wait) };
-    }
-
-    fn open_gate_if_due(&mut self) {
-        if matches!(&self.state.gate, Gate::Waiting { until, .. } if *until <= self.now.mono) {
-            self.open_gate();
-        }
-    }
-
-    fn open_gate(&mut self) {
-        if !matches!(self.state.gate, Gate::Open) {
-            self.state.gate = Gate::Open;
-            self.emit(Event::GateOpened);
-        }
-    }
-
-    /// The network may be back: what waits for it is tried at once. A wait that the backend asked for stays (G11).
-    pub fn connectivity_regained(&mut self) {
-        if matches!(&self.state.gate, Gate::Waiting { why, .. } if *why != FailureKind::RateLimited) {
-            self.open_gate();
-            self.state.failures = 0;
-        }
-        self.state.pull.forget_pause();
-    }
-
-    /// Fresh credentials are there: sending goes on.
-    pub fn credentials_changed(&mut self) {
-        if matches!(self.state.gate, Gate::NeedsCredentials { .. }) {
-            self.open_gate();
-        }
-    }
-
-    /// The answer to [`Effect::RefreshCredentials`].
-    pub fn credentials_refreshed(&mut self, fresh: bool) {
-        if fresh {
-            self.credentials_changed();
-        } else if let Gate::NeedsCredentials { refreshing, .. } = &mut self.state.gate {
-            *refreshing = false;
-        }
-    }
-
     /// Whether a session runs that has no lease yet: [`Step::lead`] is to be tried.
     pub fn needs_lease(&self) -> bool {
         self.state.session.is_some() && self.state.lease.is_none()
@@ -744,62 +767,21 @@ impl Step {
     /// # Errors
     /// When the store cannot be written.
     pub fn tidy(&mut self, tx: &mut dyn StoreTx) -> Result<bool, StoreError> {
-        let horizon = i64::try_from(self.config.journal.horizon.as_millis()).unwrap_or(i64::MAX);
-        let before = Timestamp(self.now.wall.0.saturating_sub(horizon));
+        self.look_at_clocks(tx)?;
+        let Some(now) = self.certain_time(tx)? else { return Ok(false) };
+        let ago = |horizon: Duration| {
+            Timestamp(now.0.saturating_sub(i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX)))
+        };
         let limit = self.config.journal.prune_batch;
+        let before = ago(self.config.journal.horizon);
         let forgotten = tx.prune_journal(before, limit)?;
         let keys = tx.prune_deduplicated(before, limit)?;
-        let horizon = i64::try_from(self.config.conflicts.horizon.as_millis()).unwrap_or(i64::MAX);
-        let before = Timestamp(self.now.wall.0.saturating_sub(horizon));
-        Ok(tx.prune_conflicts(before, limit)? == limit || forgotten == limit || keys == limit)
+        let conflicts = tx.prune_conflicts(ago(self.config.conflicts.horizon), limit)?;
+        Ok(conflicts == limit || forgotten == limit || keys == limit)
     }
 
     /// Time has passed. [`finish`](Self::finish) does all there is to do.
     pub fn wake(&mut self) {}
-
-    /// After the wall clock went back, or at the first step of an opening, stored waits may lie absurdly far ahead: no
-    /// backoff can be longer than its caps, so what is beyond is due now (G12). A moment the app asked for stays.
-    fn forgive_jumps(&mut self, tx: &mut dyn StoreTx) -> Result<(), StoreError> {
-        /// Rows read at a time: bounds memory, not work.
-        const PAGE: usize = 500;
-        let went_back = self.state.last_wall.is_none_or(|last| self.now.wall < last);
-        self.state.last_wall = Some(self.now.wall);
-        if !went_back {
-            return Ok(());
-        }
-        let longest = self.config.retry.cap + self.config.retry.retry_after_cap;
-        let latest = self.now.wall.after(longest);
-        let mut from = latest;
-        loop {
-            let page = tx.waiting_after(from, PAGE)?;
-            let Some(last) = page.tasks.last().and_then(|task| task.claim_at) else { return Ok(()) };
-            let full = page.tasks.len() == PAGE;
-            let mut moved = false;
-            for mut task in page.tasks {
-                let retry_at = self.now.wall;
-                match task.state {
-                    TaskState::Pending { retry_at: Some(stored) } if stored > latest => {
-                        task.state = TaskState::Pending { retry_at: Some(retry_at) };
-                    }
-                    TaskState::Unknown { retry_at: stored } if stored > latest => {
-                        task.state = TaskState::Unknown { retry_at };
-                    }
-                    // Only another one of its group was to wait so long.
-                    _ if task.terms.group.is_some() && task.due().is_some_and(|due| due <= latest) => {}
-                    _ => continue,
-                }
-                task.claim_at = task.due();
-                tx.put_task(&task)?;
-                moved = true;
-            }
-            // Moved tasks have left this range, so it is read again; what only the app put off is passed over.
-            match (full, moved) {
-                (false, _) => return Ok(()),
-                (true, true) => {}
-                (true, false) => from = last,
-            }
-        }
-    }
 
     /// When something will be due: the gate, a retry, the lease, the session's deadline.
     fn schedule_wakeup(&mut self, tx: &dyn StoreTx) -> Result<(), StoreError> {
@@ -809,8 +791,11 @@ impl Step {
             if let Some(deadline) = session.deadline() {
                 sooner(deadline);
             }
+            if let Some(moment) = session.last_call(self.state.pace) {
+                sooner(moment.max(self.now.mono));
+            }
             match &self.state.gate {
-                Gate::Waiting { until, .. } => sooner(*until),
+                Gate::Waiting { until, probe: None, .. } => sooner(*until),
                 Gate::Open if self.may_send() && self.session_pushes() => {
                     if let Some(due) = tx.next_claim(self.now.wall)? {
                         // A clock that jumped must not stall a retry beyond the cap (G12).
@@ -818,7 +803,7 @@ impl Step {
                         sooner(self.now.mono.after(wait.max(Duration::from_millis(1))));
                     }
                 }
-                Gate::Open | Gate::NeedsCredentials { .. } | Gate::Stopped { .. } => {}
+                _ => {}
             }
             if let Some(moment) = self.pull_resumes() {
                 sooner(moment);
@@ -839,13 +824,16 @@ impl Step {
         if self.state.more_to_claim {
             sooner(self.now.mono);
         }
+        for moment in [self.state.auto.due(), self.next_alarm()].into_iter().flatten() {
+            sooner(moment);
+        }
         self.state.wakeup = wakeup;
         Ok(())
     }
 
     fn may_send(&self) -> bool {
         self.state.lease.is_some()
-            && self.state.calls.len() < self.config.push.calls_max
+            && self.state.calls.len() < self.calls_allowed()
             && !self.pull_needs_silence()
     }
 

@@ -70,6 +70,15 @@ pub trait Store: fmt::Debug + Send {
         Ok(alloc::vec![(None, counts)])
     }
 
+    /// Whether somebody else may have written since this was asked last: another process, or the app's own transaction.
+    /// Cheap, and takes no lock. A store that cannot tell says yes.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn changed_elsewhere(&mut self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
     /// Work that can wait until nothing else is to do, such as moving a write-ahead log into the main file.
     ///
     /// # Errors
@@ -280,6 +289,18 @@ pub struct Replica {
     /// How far the backend's clock is ahead of ours, in milliseconds, as last seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_offset_ms: Option<i64>,
+    /// Until when the backend asked for calm, and how often in a row: it holds for every process and after a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calm: Option<Calm>,
+}
+
+/// The backend asked for calm.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Calm {
+    /// Until when nothing is to be sent.
+    pub until: Timestamp,
+    /// How many calls in a row were answered so.
+    pub failures: u32,
 }
 
 /// How far the change feed was read: one row.

@@ -1,5 +1,6 @@
 //! Putting an engine together.
 
+use crate::automation::BackgroundController;
 use crate::clock::{Clock, SystemClock};
 use crate::driver::{Driver, Parts};
 use crate::engine::Engine;
@@ -22,6 +23,7 @@ pub struct EngineBuilder {
     clock: Box<dyn Clock>,
     resolver: Option<Arc<dyn ConflictResolver>>,
     identity: Option<String>,
+    background: Option<Arc<dyn BackgroundController>>,
 }
 
 impl EngineBuilder {
@@ -33,6 +35,7 @@ impl EngineBuilder {
             clock: Box::new(SystemClock::default()),
             resolver: None,
             identity: None,
+            background: None,
         }
     }
 
@@ -76,6 +79,13 @@ impl EngineBuilder {
     #[must_use]
     pub fn identity(mut self, identity: impl Into<String>) -> Self {
         self.identity = Some(identity.into());
+        self
+    }
+
+    /// Who plans windows in the background when the app goes to sleep and leaves work.
+    #[must_use]
+    pub fn background_controller(mut self, controller: impl BackgroundController) -> Self {
+        self.background = Some(Arc::new(controller));
         self
     }
 
@@ -124,6 +134,6 @@ impl EngineBuilder {
             resolver: self.resolver,
         };
         let (handle, opened) = Driver::start(parts)?;
-        Ok((Engine::new(handle, reader), opened))
+        Ok((Engine::new(handle, reader, self.background), opened))
     }
 }

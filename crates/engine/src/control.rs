@@ -231,11 +231,6 @@ impl Engine {
         self.read(|store| Ok(store.controls()?.unwrap_or_default()))
     }
 
-    /// Says whether the network is metered: tasks that ask for an unmetered one wait as long as it is.
-    pub fn network_metered(&self, metered: bool) {
-        drop(self.send(Command::NetworkMetered(metered)));
-    }
-
     /// A page of the tasks that are asked for: up to `limit` of them behind position `after` (0: from the oldest).
     ///
     /// # Errors

@@ -14,15 +14,17 @@ use crate::transfer::Restored;
 use futures_channel::oneshot;
 use landfall_core::adapter::{Adapter, PullPage, PushReply};
 use landfall_core::change::Change;
-use landfall_core::config::Config;
+use landfall_core::config::{AutoConfig, Config};
 use landfall_core::conflict::{Resolution, ResolveError, Resolved};
+use landfall_core::device::DeviceState;
 use landfall_core::entity::RemoteEntity;
 use landfall_core::event::{Event, Report};
 use landfall_core::failure::Failure;
 use landfall_core::id::{CallId, ConflictId, TaskId};
 use landfall_core::inspect::{Fate, fate};
 use landfall_core::machine::{
-    Cancelled, Directions, Effect, EnqueueError, Enqueued, Machine, Receipt, SessionEnd, Step, TakenIn,
+    Cancelled, Directions, Effect, EnqueueError, Enqueued, Machine, Receipt, RunBudget, SessionEnd, Step,
+    TakenIn,
 };
 use landfall_core::store::{Counts, Savepoint, Store, StoreError, StoreRead, StoreReader, StoreTx};
 use landfall_core::time::{Hlc, Mono};
@@ -72,24 +74,70 @@ struct Waiter {
 
 /// What callers and calls ask of the loop.
 pub(crate) enum Command {
-    Enqueue { changes: Vec<Change>, reply: Reply<Vec<Receipt>> },
-    Import { changes: ChangeSource, on_refused: OnRefused, reply: Reply<Imported> },
-    Resolve { id: ConflictId, resolution: Resolution, dry_run: bool, reply: Reply<Resolved> },
-    Sync { end: SessionEnd, directions: Directions, reply: Reply<Report> },
+    Enqueue {
+        changes: Vec<Change>,
+        reply: Reply<Vec<Receipt>>,
+    },
+    Import {
+        changes: ChangeSource,
+        on_refused: OnRefused,
+        reply: Reply<Imported>,
+    },
+    Resolve {
+        id: ConflictId,
+        resolution: Resolution,
+        dry_run: bool,
+        reply: Reply<Resolved>,
+    },
+    Sync {
+        end: End,
+        directions: Directions,
+        reply: Reply<Report>,
+    },
     StopSync,
     Poke,
-    Manage { work: Work, reply: Reply<Managed> },
-    Await { task: TaskId, timeout: Duration, reply: Reply<Fate> },
-    SettleDown { reply: Reply<()> },
-    SwitchIdentity { identity: Option<String>, reply: Reply<Option<Box<dyn StoreReader>>> },
-    Identities { reply: Reply<Vec<(Option<String>, Counts)>> },
-    NetworkMetered(bool),
-    Pushed { call: CallId, answer: Result<PushReply, Failure> },
-    Pulled { call: CallId, answer: Result<PullPage, Failure> },
-    Fetched { call: CallId, answer: Result<Option<RemoteEntity>, Failure> },
+    Manage {
+        work: Work,
+        reply: Reply<Managed>,
+    },
+    Await {
+        task: TaskId,
+        timeout: Duration,
+        reply: Reply<Fate>,
+    },
+    SettleDown {
+        reply: Reply<()>,
+    },
+    SwitchIdentity {
+        identity: Option<String>,
+        reply: Reply<Option<Box<dyn StoreReader>>>,
+    },
+    Identities {
+        reply: Reply<Vec<(Option<String>, Counts)>>,
+    },
+    /// What the app, the host or the backend lets the machine know.
+    Hear(Hint),
+    Pushed {
+        call: CallId,
+        answer: Result<PushReply, Failure>,
+    },
+    Pulled {
+        call: CallId,
+        answer: Result<PullPage, Failure>,
+    },
+    Fetched {
+        call: CallId,
+        answer: Result<Option<RemoteEntity>, Failure>,
+    },
+    Probed {
+        call: CallId,
+        answer: Result<(), Failure>,
+    },
     Refreshed(bool),
-    ConnectivityRegained,
-    CredentialsChanged,
+    /// The app goes to sleep: answered when everything is handed back.
+    Suspend {
+        reply: Reply<()>,
+    },
     Read(ReadJob),
     Close,
 }
@@ -108,17 +156,36 @@ impl fmt::Debug for Command {
             Self::SettleDown { .. } => "SettleDown",
             Self::SwitchIdentity { .. } => "SwitchIdentity",
             Self::Identities { .. } => "Identities",
-            Self::NetworkMetered(_) => "NetworkMetered",
+            Self::Hear(_) => "Hear",
+            Self::Probed { .. } => "Probed",
+            Self::Suspend { .. } => "Suspend",
             Self::Pushed { .. } => "Pushed",
             Self::Pulled { .. } => "Pulled",
             Self::Fetched { .. } => "Fetched",
             Self::Refreshed(_) => "Refreshed",
-            Self::ConnectivityRegained => "ConnectivityRegained",
-            Self::CredentialsChanged => "CredentialsChanged",
             Self::Read(_) => "Read",
             Self::Close => "Close",
         })
     }
+}
+
+/// When a run of `sync` ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    When(SessionEnd),
+    Within(RunBudget),
+}
+
+/// Something that may be a reason to act now. None of them is needed for a retry.
+#[derive(Clone, Debug)]
+pub(crate) enum Hint {
+    RunByItself(Box<AutoConfig>),
+    RunOnDemand,
+    Device(DeviceState),
+    ConnectivityRegained,
+    CredentialsChanged,
+    AppResumed,
+    BackendCalled,
 }
 
 /// What the loop is made of.
@@ -246,6 +313,9 @@ impl Driver {
         loop {
             match self.wait(tidy) {
                 Some(first) => {
+                    if first.is_empty() && !self.has_something_to_do() {
+                        continue;
+                    }
                     let mut group = std::mem::take(&mut self.retained);
                     let closing = self.collect(first, &mut group);
                     self.turn(group);
@@ -274,6 +344,9 @@ impl Driver {
             let look = first.min(LOOK_AGAIN);
             deadline = Some(deadline.map_or(look, |known| known.min(look)));
         }
+        if let Some(look) = self.machine.look_every() {
+            deadline = Some(deadline.map_or(look, |known| known.min(look)));
+        }
         let quiet = tidy && deadline.is_none_or(|deadline| deadline > QUIET);
         let received = match (quiet, deadline) {
             (true, _) => self.commands.recv_timeout(QUIET),
@@ -285,6 +358,26 @@ impl Driver {
             Err(RecvTimeoutError::Timeout) if quiet => None,
             Err(RecvTimeoutError::Timeout) => Some(Vec::new()),
             Err(RecvTimeoutError::Disconnected) => Some(vec![Command::Close]),
+        }
+    }
+
+    /// Nothing was asked for: whether the machine has something to do, or another process has left something.
+    fn has_something_to_do(&mut self) -> bool {
+        let now = self.clock.now().mono;
+        let is_due = self.machine.next_wakeup().is_some_and(|at| at <= now);
+        if is_due || !self.retained.is_empty() || !self.waiters.is_empty() || self.broken.is_some() {
+            return true;
+        }
+        match self.store.changed_elsewhere() {
+            Ok(false) => false,
+            Ok(true) => {
+                self.take_incoming();
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "could not look for what other processes have left");
+                false
+            }
         }
     }
 
@@ -545,6 +638,9 @@ impl Driver {
                 (Command::Enqueue { reply, .. }, _) => drop(reply.send(Err(failure()))),
                 (Command::Import { reply, .. }, _) => drop(reply.send(Err(failure()))),
                 (Command::Sync { reply, .. }, _) => drop(reply.send(Err(Error::Store(error.clone())))),
+                (Command::Suspend { reply }, _) => drop(reply.send(Err(Error::Store(error.clone())))),
+                // A hint is heard anew: it writes nothing that could have landed.
+                (hint @ Command::Hear(_), _) => self.retained.push(hint),
                 // What was under way is of unknown fate now and will be asked for again.
                 _ => {}
             }
@@ -579,6 +675,7 @@ impl Driver {
                     drop(reply.send(Err(refused.into())));
                 }
                 (Command::Sync { reply, .. }, _) => self.syncing.push(reply),
+                (Command::Suspend { reply }, _) => drop(reply.send(Ok(()))),
                 _ => {}
             }
         }
@@ -631,6 +728,13 @@ impl Driver {
                         drop(sender.send(Command::Pulled { call, answer }));
                     });
                 }
+                Effect::Probe { context, call, probe } => {
+                    let (sender, adapter) = (self.sender.clone(), Arc::clone(&self.adapter));
+                    let work = move || calls::wait(adapter.probe(&context, &probe));
+                    calls::make(call, work, move |answer| {
+                        drop(sender.send(Command::Probed { call, answer }));
+                    });
+                }
                 Effect::Fetch { context, call, entity } => {
                     let (sender, adapter) = (self.sender.clone(), Arc::clone(&self.adapter));
                     let work = move || calls::wait(adapter.fetch(&context, &entity));
@@ -666,13 +770,12 @@ impl Driver {
 
     /// Puts what only the machine knows where readers can see it.
     fn show(&mut self) {
-        let wall = self.clock.now().wall;
+        let now = self.clock.now();
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.wall = wall;
+        live.wall = now.wall;
         live.identity = self.store.identity().map(str::to_owned);
-        live.metered = self.machine.is_metered();
-        live.syncing = self.machine.is_syncing();
-        live.gate = self.machine.gate().map(|(kind, message)| (kind, message.to_owned()));
+        live.known = self.machine.live(now);
+        live.device = self.machine.device();
     }
 
     /// Nothing could be done: callers hear why, answers of the backend are kept for another try.
@@ -688,17 +791,14 @@ impl Driver {
                 Command::SwitchIdentity { reply, .. } => drop(reply.send(Err(error.clone().into()))),
                 Command::Identities { reply } => drop(reply.send(Err(error.clone().into()))),
                 Command::Sync { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+                Command::Suspend { reply } => drop(reply.send(Err(error.clone().into()))),
                 kept @ (Command::Pushed { .. }
                 | Command::Pulled { .. }
                 | Command::Fetched { .. }
+                | Command::Probed { .. }
+                | Command::Hear(_)
                 | Command::Refreshed(_)) => self.retained.push(kept),
-                Command::StopSync
-                | Command::Poke
-                | Command::NetworkMetered(_)
-                | Command::ConnectivityRegained
-                | Command::CredentialsChanged
-                | Command::Read(_)
-                | Command::Close => {}
+                Command::StopSync | Command::Poke | Command::Read(_) | Command::Close => {}
             }
         }
     }
@@ -780,12 +880,19 @@ fn prepare(
             Command::Import { changes, on_refused, .. } => import(step, tx, changes, on_refused)?,
             Command::Resolve { id, resolution, .. } => resolve(step, tx, *id, resolution)?,
             Command::Sync { end, directions, .. } => {
-                step.start_session_of(*end, *directions);
+                match *end {
+                    End::When(end) => step.start_session_of(end, *directions),
+                    End::Within(budget) => step.start_session_within(budget, *directions),
+                }
                 Outcome::Done
             }
             Command::Manage { work, .. } => manage(step, tx, work)?,
-            Command::NetworkMetered(metered) => {
-                step.network_changed(tx, *metered)?;
+            Command::Hear(hint) => {
+                hear(step, tx, hint)?;
+                Outcome::Done
+            }
+            Command::Suspend { .. } => {
+                step.suspend();
                 Outcome::Done
             }
             Command::StopSync => {
@@ -808,12 +915,8 @@ fn prepare(
                 step.credentials_refreshed(*fresh);
                 Outcome::Done
             }
-            Command::ConnectivityRegained => {
-                step.connectivity_regained();
-                Outcome::Done
-            }
-            Command::CredentialsChanged => {
-                step.credentials_changed();
+            Command::Probed { call, answer } => {
+                step.probed(tx, *call, answer)?;
                 Outcome::Done
             }
             Command::Poke
@@ -825,11 +928,25 @@ fn prepare(
             | Command::Close => Outcome::Done,
         });
     }
+    step.start_if_due(tx)?;
     if step.needs_lease() {
         step.lead(tx, me, &leader::is_gone)?;
     }
     step.finish(tx)?;
     Ok(outcomes)
+}
+
+fn hear(step: &mut Step, tx: &mut dyn StoreTx, hint: &Hint) -> Result<(), StoreError> {
+    match hint {
+        Hint::RunByItself(settings) => step.run_by_itself((**settings).clone()),
+        Hint::RunOnDemand => step.run_on_demand(),
+        Hint::Device(news) => step.device_changed(tx, news)?,
+        Hint::ConnectivityRegained => step.connectivity_regained(),
+        Hint::CredentialsChanged => step.credentials_changed(),
+        Hint::AppResumed => step.resume_app(),
+        Hint::BackendCalled => step.backend_called(),
+    }
+    Ok(())
 }
 
 /// Stores all of `changes` or none.

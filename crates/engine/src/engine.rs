@@ -1,7 +1,8 @@
 //! The handle an app holds: cheap to clone, safe to share, every async method with a blocking twin.
 
+use crate::automation::BackgroundController;
 use crate::builder::EngineBuilder;
-use crate::driver::Command;
+use crate::driver::{Command, End};
 use crate::error::Error;
 use crate::events::{EventBus, EventStream};
 use crate::watch::EntityWatch;
@@ -11,6 +12,7 @@ use landfall_core::adapter::{
 };
 use landfall_core::change::Change;
 use landfall_core::conflict::{ConflictRecord, Resolution, Resolved};
+use landfall_core::device::DeviceState;
 use landfall_core::entity::StoredEntity;
 use landfall_core::event::Report;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
@@ -44,14 +46,15 @@ pub(crate) struct Handle {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// A way to read beside the engine's thread, if the store has one.
     reader: Mutex<Option<Box<dyn StoreReader>>>,
+    /// What the host plans windows in the background with.
+    background: Option<Arc<dyn BackgroundController>>,
 }
 
 /// What only the engine's thread knows.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    pub(crate) syncing: bool,
-    pub(crate) gate: Option<(FailureKind, String)>,
-    pub(crate) metered: bool,
+    pub(crate) known: landfall_core::explain::Live,
+    pub(crate) device: DeviceState,
     pub(crate) identity: Option<String>,
     pub(crate) model: Arc<Model>,
     /// The wall clock as the engine's thread last saw it, to be asked for by readers of a simulated clock.
@@ -116,7 +119,14 @@ impl Handle {
         live: Arc<Mutex<Live>>,
         thread: JoinHandle<()>,
     ) -> Self {
-        Self { commands, events, live, thread: Mutex::new(Some(thread)), reader: Mutex::new(None) }
+        Self {
+            commands,
+            events,
+            live,
+            thread: Mutex::new(Some(thread)),
+            reader: Mutex::new(None),
+            background: None,
+        }
     }
 
     fn close(&self) {
@@ -147,7 +157,12 @@ impl Engine {
         EngineBuilder::new(store, NoBackend)
     }
 
-    pub(crate) fn new(handle: Handle, reader: Option<Box<dyn StoreReader>>) -> Self {
+    pub(crate) fn new(
+        mut handle: Handle,
+        reader: Option<Box<dyn StoreReader>>,
+        background: Option<Arc<dyn BackgroundController>>,
+    ) -> Self {
+        handle.background = background;
         *handle.reader.lock().unwrap_or_else(PoisonError::into_inner) = reader;
         Self { handle: Arc::new(handle) }
     }
@@ -274,7 +289,7 @@ impl Engine {
     /// # Errors
     /// As [`sync`](Self::sync).
     pub async fn sync_with(&self, end: SessionEnd, directions: Directions) -> Result<Report, Error> {
-        self.ask(|reply| Command::Sync { end, directions, reply }).await
+        self.ask(|reply| Command::Sync { end: End::When(end), directions, reply }).await
     }
 
     /// The blocking twin of [`sync_with`](Self::sync_with).
@@ -305,16 +320,6 @@ impl Engine {
         drop(self.handle.commands.send(Command::Poke));
     }
 
-    /// Says that the network may be back: what waits for it is tried at once in the running session.
-    pub fn connectivity_regained(&self) {
-        drop(self.handle.commands.send(Command::ConnectivityRegained));
-    }
-
-    /// Says that there are new credentials.
-    pub fn credentials_changed(&self) {
-        drop(self.handle.commands.send(Command::CredentialsChanged));
-    }
-
     /// Everything that happens from now on.
     pub fn events(&self) -> EventStream {
         self.handle.events.subscribe()
@@ -337,8 +342,8 @@ impl Engine {
         let (counts, oldest, controls) =
             self.read(|store| Ok((store.counts()?, store.oldest()?, store.controls()?.unwrap_or_default())))?;
         let live = self.live_state();
-        let (gate, identity) = (live.gate.clone(), live.identity.clone());
-        Ok(Status { counts, oldest, syncing: live.syncing, gate, identity, controls })
+        let (gate, identity) = (live.known.gate.clone(), live.identity.clone());
+        Ok(Status { counts, oldest, syncing: live.known.syncing, gate, identity, controls })
     }
 
     /// Facts about this replica: its client id and what it knows of the backend.
@@ -523,8 +528,11 @@ impl Engine {
 
     /// What a running engine knows beside its store.
     pub(crate) fn live(&self) -> landfall_core::explain::Live {
-        let live = self.live_state();
-        landfall_core::explain::Live { syncing: live.syncing, gate: live.gate.clone(), metered: live.metered }
+        self.live_state().known.clone()
+    }
+
+    pub(crate) fn background_controller(&self) -> Option<&dyn BackgroundController> {
+        self.handle.background.as_deref()
     }
 
     pub(crate) fn model(&self) -> Arc<Model> {
@@ -568,6 +576,7 @@ impl Adapter for NoBackend {
             // Whether a backend can do them is seen when there is one.
             atomic_groups: true,
             actions: true,
+            probe: false,
         }
     }
 

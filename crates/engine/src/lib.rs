@@ -6,6 +6,7 @@
 //! Tests: `tests/`.
 
 mod accounts;
+mod automation;
 mod builder;
 mod calls;
 mod clock;
@@ -20,6 +21,7 @@ mod transfer;
 mod watch;
 
 pub use accounts::{LoggedOut, Logout};
+pub use automation::{BackgroundController, BackgroundRun, BackgroundWish};
 pub use builder::EngineBuilder;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, Imported, Status};

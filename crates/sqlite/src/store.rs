@@ -30,6 +30,8 @@ pub struct SqliteStore {
     identity: Option<String>,
     owner: Owner,
     rescued: Option<Box<RescueReport>>,
+    /// By which commits of other connections are noticed, as last seen.
+    data_version: Option<i64>,
 }
 
 impl SqliteStore {
@@ -63,7 +65,15 @@ impl SqliteStore {
         opened: Opened,
         rescued: Option<Box<RescueReport>>,
     ) -> Self {
-        Self { path, options, opened: Some(opened), identity: None, owner: Owner::NAMELESS, rescued }
+        Self {
+            path,
+            options,
+            opened: Some(opened),
+            identity: None,
+            owner: Owner::NAMELESS,
+            rescued,
+            data_version: None,
+        }
     }
 
     /// The connection, if it may be used and the file is still the one it was opened with. A commit into a file that
@@ -141,6 +151,14 @@ impl Store for SqliteStore {
             counted.push((name, counts));
         }
         Ok(counted)
+    }
+
+    fn changed_elsewhere(&mut self) -> Result<bool, StoreError> {
+        // Counts the commits of other connections; ours do not move it.
+        let connection = &self.usable()?.connection;
+        let version: i64 =
+            connection.query_row("PRAGMA data_version", [], |row| row.get(0)).map_err(failed)?;
+        Ok(self.data_version.replace(version) != Some(version))
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {

@@ -265,6 +265,7 @@ fn replica() -> Replica {
         server_id: Some("server".into()),
         clock: Hlc { wall_ms: 1_763_870_000_009, counter: 1 },
         server_offset_ms: Some(-5),
+        calm: None,
     }
 }
 

@@ -139,7 +139,8 @@ impl Step {
         }
         self.state.calls.clear();
         self.state.halves.clear();
-        let reads = self.state.pull.abandon();
+        let mut reads = self.state.pull.abandon();
+        reads.extend(self.abandon_probe());
         self.effects.extend(reads.into_iter().map(Effect::Cancel));
         self.effects.extend(calls.into_iter().map(Effect::Cancel));
         Ok(())

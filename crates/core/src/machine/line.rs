@@ -229,7 +229,7 @@ impl Step {
     }
 
     pub(super) fn must_be_held(&mut self, tx: &dyn StoreTx, task: &Task) -> Result<bool, StoreError> {
-        if task.terms.unmetered_only && self.state.metered {
+        if task.terms.unmetered_only && self.state.device.metered == Some(true) {
             return Ok(true);
         }
         let controls = self.controls(tx)?;

@@ -304,15 +304,6 @@ impl Step {
         self.controls = Some(controls);
         Ok(())
     }
-
-    /// The network is metered now, or is not: tasks that ask for an unmetered one wait, or go on.
-    ///
-    /// # Errors
-    /// When the store cannot be read or written.
-    pub fn network_changed(&mut self, tx: &mut dyn StoreTx, metered: bool) -> Result<(), StoreError> {
-        self.state.metered = metered;
-        if metered { Ok(()) } else { self.let_held_go(tx) }
-    }
 }
 
 /// Whether the backend has refused the request for its content, and so refuses every copy of it.

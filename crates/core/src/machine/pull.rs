@@ -79,10 +79,13 @@ impl Pulling {
     pub(super) fn begin(&mut self, fresh: bool) {
         self.done = false;
         if fresh {
-            // A fresh wish to sync is a hint that it may work now.
-            self.pause = None;
             self.fetch_from = Some(0);
         }
+    }
+
+    /// A fresh wish to sync is a hint that it may work now.
+    pub(super) fn forget_wait(&mut self) {
+        self.pause = None;
     }
 
     /// Forgets what is under way; its answers will find nobody.
@@ -171,7 +174,7 @@ impl Step {
         let gate_is_open = match &self.state.gate {
             Gate::Open => true,
             // What holds up the sending of one request need not hold up the reading of another.
-            Gate::Waiting { why, .. } => *why != FailureKind::RateLimited,
+            Gate::Waiting { why, .. } => *why != FailureKind::RateLimited && !self.is_cut_off(),
             Gate::NeedsCredentials { .. } | Gate::Stopped { .. } => false,
         };
         self.session_pulls()
@@ -260,6 +263,7 @@ impl Step {
         };
         self.state.pull.failures = 0;
         self.state.refreshed = false;
+        self.spend_on_reading(page);
         if self.is_doubtful(tx, page, &moved)? {
             self.state.pull.doubts += 1;
             return Ok(());
@@ -331,7 +335,7 @@ impl Step {
         self.state.pull.doubts = 0;
         match failure.kind {
             Kind::Unauthenticated => self.ask_for_credentials(failure),
-            Kind::RateLimited => self.slow_down(failure),
+            Kind::RateLimited => self.slow_down(tx, failure)?,
             Kind::ServerChanged | Kind::ClientUnknown | Kind::ClientSuperseded => self.stop_gate(failure),
             Kind::CursorExpired if asked.cursor.is_some() => {
                 let anew = PullState {
@@ -352,6 +356,10 @@ impl Step {
                 }
             }
             Kind::Unsupported | Kind::Forbidden => self.pause_pull(failure, false),
+            // The network's trouble is everybody's: a probe finds out when it is over.
+            Kind::Unreachable | Kind::Intercepted if self.capabilities.probe => {
+                self.pass_by(failure, Jitter::Full);
+            }
             Kind::Unreachable
             | Kind::Intercepted
             | Kind::Transient
@@ -372,6 +380,7 @@ impl Step {
         self.state.pull.failures = self.state.pull.failures.saturating_add(1);
         let (failures, asked) = (self.state.pull.failures, failure.retry_after);
         let wait = again.then(|| backoff(&self.config.retry, b"pull", failures, Jitter::Full, asked));
+        let wait = wait.map(|wait| self.out_of_budget(wait));
         let until = wait.map(|wait| self.now.mono.after(wait));
         let (why, message) = (failure.kind, failure.message.clone());
         self.state.pull.pause = Some(Pause { until, why, message: message.clone() });
@@ -463,7 +472,7 @@ impl Step {
             Err(failure) => {
                 match failure.kind {
                     FailureKind::Unauthenticated => self.ask_for_credentials(failure),
-                    FailureKind::RateLimited => self.slow_down(failure),
+                    FailureKind::RateLimited => self.slow_down(tx, failure)?,
                     _ => {}
                 }
                 return Ok(());

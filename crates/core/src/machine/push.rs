@@ -5,11 +5,11 @@
 //! only when it is proven that not one byte ever left may a task melt and coalesce again.
 //! Tests: `tests/machine.rs` of `landfall-testkit` for the failure table; its simulator for everything together.
 
-use super::{Effect, Gate, Sent, Step};
+use super::{Effect, Gate, Sent, Step, UnderWay};
 use crate::adapter::{Applied, CallContext, EffectClass, Outcome, PushBatch, PushReply, PushTask, Rejection};
 use crate::change::Operation;
 use crate::entity::{RemoteEntity, StoredEntity};
-use crate::event::{Event, Origin};
+use crate::event::{Event, Exhausted, Origin};
 use crate::failure::{Delivery, Failure, FailureKind};
 use crate::id::{CallId, EntityKey, Fingerprint, IdempotencyKey, TaskId, Version};
 use crate::patch;
@@ -81,6 +81,8 @@ struct Batch {
     bytes: usize,
     /// Members of groups that are in it already.
     groups: BTreeSet<TaskId>,
+    /// Tasks that are larger than what the run may still send: smaller ones go in their place.
+    passed_over: usize,
 }
 
 impl Step {
@@ -113,7 +115,7 @@ impl Step {
     fn freeze_batch(&mut self, tx: &mut dyn StoreTx) -> Result<Vec<PushTask>, StoreError> {
         /// Pages of tasks that turn out to be held that one step looks at: bounds how long a write waits behind it.
         const PAGES: usize = 8;
-        let limit = self.state.batch_tasks;
+        let limit = self.state.batch_tasks.min(self.tasks_in_budget());
         let mut batch = Batch::default();
         for _ in 0..PAGES {
             let ends_seen = self.ends;
@@ -150,6 +152,11 @@ impl Step {
                 }
             }
             if !batch.tasks.is_empty() {
+                return Ok(batch.tasks);
+            }
+            if batch.passed_over > 0 {
+                // Nothing that is next fits into what is left.
+                self.exhaust(Exhausted::Bytes);
                 return Ok(batch.tasks);
             }
         }
@@ -230,6 +237,10 @@ impl Step {
         }
         if !batch.tasks.is_empty() && batch.bytes + bytes > most_bytes {
             return Ok(false);
+        }
+        if !self.fits_budget(batch.bytes + bytes) {
+            batch.passed_over += 1;
+            return Ok(true);
         }
         batch.bytes += bytes;
         for mut task in ready {
@@ -351,8 +362,10 @@ impl Step {
             payload: Arc::clone(&task.payload),
             group: task.group.clone(),
         });
-        self.state.calls.insert(call, sent.collect::<Vec<_>>().into());
+        let under_way = UnderWay { since: self.now.mono, sent: sent.collect::<Vec<_>>().into() };
+        self.state.calls.insert(call, under_way);
         let bytes = tasks.iter().map(|task| task.payload.len()).sum();
+        self.spend_on_sending(tasks.len(), bytes);
         self.emit(Event::SendStarted { call, tasks: tasks.len(), bytes });
         self.count(|report| {
             report.requests += 1;
@@ -374,6 +387,7 @@ impl Step {
         tx: &dyn StoreTx,
         timeout: Duration,
     ) -> Result<CallContext, StoreError> {
+        let timeout = self.within_budget(timeout);
         let replica = self.replica(tx)?;
         Ok(CallContext {
             client_id: replica.client_id,
@@ -396,7 +410,11 @@ impl Step {
         call: CallId,
         answer: &Result<PushReply, Failure>,
     ) -> Result<(), StoreError> {
-        let Some(sent) = self.state.calls.remove(&call) else { return Ok(()) };
+        let Some(UnderWay { since, sent }) = self.state.calls.remove(&call) else { return Ok(()) };
+        if answer.is_ok() {
+            let took = self.now.mono.0.saturating_sub(since.0);
+            self.state.pace = if self.state.pace == 0 { took } else { (3 * self.state.pace + took) / 4 };
+        }
         let leads = self.still_leads(tx)?;
         match answer {
             Ok(reply) => self.answered(tx, &sent, reply, leads),
@@ -432,8 +450,7 @@ impl Step {
         if let Some(time) = reply.server_time {
             self.hear_time(tx, time)?;
         }
-        self.state.failures = 0;
-        self.state.refreshed = false;
+        self.all_is_well(tx)?;
         let most = self.config.push.batch_tasks.min(self.capabilities.batch_tasks).max(1);
         self.state.batch_tasks = (self.state.batch_tasks * 2).min(most);
         let mut results: alloc::collections::BTreeMap<_, _> =
@@ -623,20 +640,16 @@ impl Step {
             | Kind::FateUnknown
             | Kind::UnknownKind
             | Kind::Orphaned => {
-                self.state.failures = self.state.failures.saturating_add(1);
                 self.state.batch_tasks = (sent.len() / 2).max(1);
-                let wait = self.call_backoff(Jitter::Full, failure.retry_after);
-                self.close_gate(failure.kind, failure.message.clone(), wait);
+                self.pass_by(failure, Jitter::Full);
                 self.put_all_off(tx, sent, failure, true)
             }
             Kind::RateLimited => {
-                self.slow_down(failure);
+                self.slow_down(tx, failure)?;
                 self.put_all_off(tx, sent, failure, false)
             }
             Kind::Unreachable | Kind::Intercepted => {
-                self.state.failures = self.state.failures.saturating_add(1);
-                let wait = self.call_backoff(Jitter::Full, failure.retry_after);
-                self.close_gate(failure.kind, failure.message.clone(), wait);
+                self.pass_by(failure, Jitter::Full);
                 self.put_all_off(tx, sent, failure, false)
             }
             Kind::Unauthenticated => {
@@ -649,37 +662,6 @@ impl Step {
             }
             Kind::Cancelled => self.put_all_off(tx, sent, failure, false),
         }
-    }
-
-    /// Nothing is sent or read until credentials are good again; fresh ones are asked for once.
-    pub(super) fn ask_for_credentials(&mut self, failure: &Failure) {
-        if matches!(self.state.gate, Gate::NeedsCredentials { .. }) {
-            return;
-        }
-        let refreshing = !core::mem::replace(&mut self.state.refreshed, true);
-        self.state.gate = Gate::NeedsCredentials { message: failure.message.clone(), refreshing };
-        if refreshing {
-            self.effects.push(Effect::RefreshCredentials);
-        }
-        self.emit(Event::GateClosed { why: failure.kind, message: failure.message.clone(), wait: None });
-    }
-
-    /// Nothing is sent or read until the app says so.
-    pub(super) fn stop_gate(&mut self, failure: &Failure) {
-        self.state.gate = Gate::Stopped { why: failure.kind, message: failure.message.clone() };
-        self.emit(Event::GateClosed { why: failure.kind, message: failure.message.clone(), wait: None });
-    }
-
-    /// The backend asked for calm: everything waits.
-    pub(super) fn slow_down(&mut self, failure: &Failure) {
-        self.state.failures = self.state.failures.saturating_add(1);
-        let wait = self.call_backoff(Jitter::Equal, failure.retry_after);
-        self.close_gate(failure.kind, failure.message.clone(), wait);
-    }
-
-    /// The wait of the whole adapter after `failures` calls that failed in a row.
-    fn call_backoff(&self, jitter: Jitter, asked: Option<Duration>) -> Duration {
-        backoff(&self.config.retry, b"call", self.state.failures.max(1), jitter, asked)
     }
 
     /// Whether a task of unknown fate is put before a person instead of sent again.

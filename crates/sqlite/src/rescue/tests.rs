@@ -133,6 +133,7 @@ fn replica() -> Replica {
         server_id: Some(ServerId::from("server")),
         clock: Hlc { wall_ms: 99_999, counter: 0 },
         server_offset_ms: None,
+        calm: None,
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) struct Bench {
     pub(crate) sent: Vec<PushBatch>,
     pub(crate) pages: Vec<(CallId, PullRequest)>,
     pub(crate) fetches: Vec<(CallId, EntityKey)>,
+    pub(crate) probes: Vec<CallId>,
     pub(crate) refreshes: usize,
     pub(crate) events: Vec<Event>,
     pub(crate) reports: Vec<Report>,
@@ -52,6 +53,7 @@ pub(crate) fn capabilities(effect: EffectClass) -> Capabilities {
         orders_writes: true,
         atomic_groups: true,
         actions: true,
+        probe: false,
     }
 }
 
@@ -107,6 +109,7 @@ impl Bench {
             sent: Vec::new(),
             pages: Vec::new(),
             fetches: Vec::new(),
+            probes: Vec::new(),
             refreshes: 0,
             events: Vec::new(),
             reports: Vec::new(),
@@ -125,6 +128,7 @@ impl Bench {
         let mut step = self.begin_step();
         let mut tx = self.store.begin().unwrap();
         let value = work(&mut step, &mut *tx);
+        step.start_if_due(&*tx).unwrap();
         if step.needs_lease() {
             step.lead(&mut *tx, self.me, &|_| false).unwrap();
         }
@@ -134,6 +138,7 @@ impl Bench {
             match effect {
                 Effect::Push { batch, .. } => self.sent.push(batch),
                 Effect::Pull { call, request, .. } => self.pages.push((call, request)),
+                Effect::Probe { call, .. } => self.probes.push(call),
                 Effect::Fetch { call, entity, .. } => self.fetches.push((call, entity)),
                 Effect::RefreshCredentials => self.refreshes += 1,
                 Effect::Emit(event) => self.events.push(event),

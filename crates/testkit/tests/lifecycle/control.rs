@@ -217,7 +217,7 @@ fn explain_names_the_exact_gate() {
     let offline = Live { gate: Some((FailureKind::Unreachable, "no route".into())), ..Live::default() };
     assert_eq!(
         why(&mut bench, id(&receipt), &offline),
-        [Wait::Gate { why: FailureKind::Unreachable, message: "no route".into() }]
+        [Wait::Gate { why: FailureKind::Unreachable, message: "no route".into(), until: None }]
     );
     let later = Timestamp(bench.wall_ms + 5_000);
     let put_off = bench.enqueue(Change::create("note", "b").set("n", 1).not_before(later)).unwrap();

@@ -6,6 +6,7 @@ use crate::depend::projects_and_notes;
 use landfall_core::adapter::{Applied, EffectClass, Outcome};
 use landfall_core::change::Change;
 use landfall_core::config::Config;
+use landfall_core::device::DeviceState;
 use landfall_core::export::{ExportedTask, each_task_of};
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::machine::{Cancelled, EnqueueError, Scope};
@@ -40,7 +41,7 @@ fn aborted() -> Outcome {
 #[test]
 fn what_was_held_for_the_network_goes_after_a_restart_on_a_free_one() {
     let mut bench = Bench::new();
-    bench.step(|step, tx| step.network_changed(tx, true).unwrap());
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::metered(true)).unwrap());
     let receipt = bench.enqueue(Change::create("note", "a").set("n", 1).unmetered_only()).unwrap();
     bench.sync();
     assert!(task(&mut bench, id(&receipt)).unwrap().standing.held);

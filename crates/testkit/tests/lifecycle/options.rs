@@ -5,6 +5,7 @@ use crate::bench::{Bench, applied};
 use landfall_core::adapter::EffectClass;
 use landfall_core::change::{Change, InvalidChange};
 use landfall_core::config::{Config, JournalConfig, PushConfig};
+use landfall_core::device::DeviceState;
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::inspect::{TaskFilter, find_tasks};
@@ -195,7 +196,7 @@ fn tasks_are_found_by_tag_type_state_and_record_page_by_page() {
 #[test]
 fn a_large_change_waits_for_an_unmetered_network() {
     let mut bench = Bench::new();
-    bench.step(|step, tx| step.network_changed(tx, true).unwrap());
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::metered(true)).unwrap());
     bench.enqueue(Change::create("photo", "p").set("n", 1).unmetered_only()).unwrap();
     bench.enqueue(Change::create("note", "n").set("n", 1)).unwrap();
     bench.sync();
@@ -204,7 +205,7 @@ fn a_large_change_waits_for_an_unmetered_network() {
     assert_eq!(all_sent(&bench), ["n"]);
     assert_eq!(bench.reports.len(), 1, "a session does not wait for another network");
     assert!(bench.reports[0].waiting_for.as_ref().unwrap().contains("unmetered"));
-    bench.step(|step, tx| step.network_changed(tx, false).unwrap());
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::metered(false)).unwrap());
     bench.sync();
     assert_eq!(ids(&bench.last_sent()), ["p"]);
 }

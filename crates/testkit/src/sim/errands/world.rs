@@ -12,6 +12,7 @@ use landfall_adapters::http::HttpResponse;
 use landfall_adapters::sync_endpoint::{decode_fetch, decode_pull, decode_push, encode_push};
 use landfall_core::adapter::{CallContext, Outcome, Permit, PullRequest, PushBatch, PushReply};
 use landfall_core::conflict::ResolveError;
+use landfall_core::device::DeviceState;
 use landfall_core::event::Event;
 use landfall_core::explain::{Live, explain};
 use landfall_core::export::{ExportedTask, each_task_of};
@@ -574,7 +575,9 @@ impl World {
         for process in 0..self.devices[device].processes.len() {
             let told = self.devices[device].processes[process].machine.as_ref().map(Machine::is_metered);
             if told.is_some_and(|told| told != metered) {
-                self.step(device, process, |step, tx| step.network_changed(tx, metered))?;
+                self.step(device, process, |step, tx| {
+                    step.device_changed(tx, &DeviceState::metered(metered))
+                })?;
             }
         }
         Ok(())
@@ -781,16 +784,12 @@ impl World {
     }
 
     fn explain_all(&mut self, device: usize, process: usize) -> Result<(), Violation> {
-        let (place, now) = (self.place(device, process), self.clock(device).wall);
+        let (place, now) = (self.place(device, process), self.clock(device));
         let Device { store, processes, .. } = &mut self.devices[device];
         let Some(machine) = &processes[process].machine else { return Ok(()) };
-        let live = Live {
-            syncing: machine.is_syncing(),
-            gate: machine.gate().map(|(why, message)| (why, message.to_owned())),
-            metered: machine.is_metered(),
-        };
+        let live = machine.live(now);
         let tx = open(store, place.account);
-        let outcome = self.book.explains(place, &*tx, now, &live);
+        let outcome = self.book.explains(place, &*tx, now.wall, &live);
         drop(tx);
         self.judge(outcome)
     }
