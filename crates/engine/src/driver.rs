@@ -9,6 +9,7 @@ use crate::engine::{Handle, Imported, Live};
 use crate::error::Error;
 use crate::events::EventBus;
 use crate::leader;
+use crate::metrics::Read;
 use crate::resolver::{self, Bell, ConflictResolver};
 use crate::transfer::Restored;
 use futures_channel::oneshot;
@@ -30,7 +31,7 @@ use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Commands that may wait for the loop before a caller has to wait for a place. Some thousand, so that a burst of
 /// callers becomes one commit instead of a queue at the door.
@@ -625,6 +626,7 @@ impl Driver {
                     });
                 }
                 Effect::Pull { context, call, request } => {
+                    self.events.metrics.reads(Read::Pull);
                     let (sender, adapter) = (self.sender.clone(), Arc::clone(&self.adapter));
                     let work = move || calls::wait(adapter.pull(&context, &request));
                     calls::make(call, work, move |answer| {
@@ -632,6 +634,7 @@ impl Driver {
                     });
                 }
                 Effect::Fetch { context, call, entity } => {
+                    self.events.metrics.reads(Read::Fetch);
                     let (sender, adapter) = (self.sender.clone(), Arc::clone(&self.adapter));
                     let work = move || calls::wait(adapter.fetch(&context, &entity));
                     calls::make(call, work, move |answer| {
@@ -668,7 +671,7 @@ impl Driver {
     fn show(&mut self) {
         let wall = self.clock.now().wall;
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.wall = wall;
+        (live.wall, live.seen_at) = (wall, Some(SystemTime::now()));
         live.identity = self.store.identity().map(str::to_owned);
         live.metered = self.machine.is_metered();
         live.syncing = self.machine.is_syncing();
