@@ -17,6 +17,7 @@ mod events;
 mod leader;
 pub mod metrics;
 mod resolver;
+mod trace;
 mod transfer;
 mod watch;
 

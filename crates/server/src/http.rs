@@ -110,7 +110,7 @@ async fn method_not_allowed() -> Response {
 }
 
 /// Counts a request and gives it a span. The span names the kind of request and never its address, which may hold the
-/// name of a record or a cursor (`nothing_secret_is_in_any_trace` in `tests/traces.rs`).
+/// name of a record or a cursor (`crates/landfall/tests/traces.rs`).
 async fn watch(
     State((mount, metrics)): State<(Arc<str>, Metrics)>,
     request: Request,

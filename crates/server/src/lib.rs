@@ -11,7 +11,7 @@
 //! client's machine; both meet in `landfall-protocol` only.
 //!
 //! Tests: `tests/rules.rs` (the promises, over memory and SQLite), `tests/golden.rs` (the golden exchanges over
-//! loopback), `tests/http.rs`, `tests/metrics.rs`, `tests/traces.rs`, `tests/store.rs`.
+//! loopback), `tests/http.rs`, `tests/metrics.rs`, `tests/store.rs`.
 
 pub mod auth;
 pub mod http;
