@@ -1,6 +1,10 @@
 //! `landfall serve --metrics`: an address of its own, said when the server begins; the format and the numbers themselves
 //! are tested in `crates/server/tests/metrics.rs`.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on should stop and say why")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on should stop and say why"
+)]
 
 mod support;
 
