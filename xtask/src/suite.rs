@@ -26,11 +26,20 @@ enum Step {
     Words,
     Build,
     Test,
+    Features,
     Cipher,
 }
 
-const STEPS: [Step; 7] =
-    [Step::Format, Step::Clippy, Step::Walls, Step::Words, Step::Build, Step::Test, Step::Cipher];
+const STEPS: [Step; 8] = [
+    Step::Format,
+    Step::Clippy,
+    Step::Walls,
+    Step::Words,
+    Step::Build,
+    Step::Test,
+    Step::Features,
+    Step::Cipher,
+];
 
 impl Step {
     fn name(self) -> &'static str {
@@ -41,6 +50,7 @@ impl Step {
             Self::Words => "words",
             Self::Build => "build",
             Self::Test => "test",
+            Self::Features => "features",
             Self::Cipher => "cipher",
         }
     }
@@ -56,6 +66,17 @@ impl Step {
             Self::Build => Some(&["test", "--workspace", "--locked", "--no-run"]),
             // One failing program does not hide the results of the others.
             Self::Test => Some(&["test", "--workspace", "--locked", "--no-fail-fast"]),
+            // What is off by default and needs only another build of a few crates.
+            Self::Features => Some(&[
+                "test",
+                "--package=landfall-engine",
+                "--package=landfall-cli",
+                "--features=landfall-engine/metrics,landfall-cli/otel",
+                "--bin=landfall",
+                "--test=metrics_facade",
+                "--test=telemetry",
+                "--locked",
+            ]),
             // SQLCipher takes the place of SQLite in a whole build, hence a folder of its own: some ten minutes the first
             // time, with perl and make.
             Self::Cipher => Some(&[
@@ -85,7 +106,7 @@ impl Step {
             Self::Clippy => {
                 Some(Component { rustup: "clippy", debian: "rust-clippy", probe: &["clippy", "--version"] })
             }
-            Self::Walls | Self::Words | Self::Build | Self::Test | Self::Cipher => None,
+            Self::Walls | Self::Words | Self::Build | Self::Test | Self::Features | Self::Cipher => None,
         }
     }
 
@@ -93,7 +114,9 @@ impl Step {
         match self {
             Self::Walls => println!("{}", walls::check(workspace)?),
             Self::Words => println!("{}", words::check(workspace)?),
-            Self::Format | Self::Clippy | Self::Build | Self::Cipher => run_cargo(self, workspace, options)?,
+            Self::Format | Self::Clippy | Self::Build | Self::Features | Self::Cipher => {
+                run_cargo(self, workspace, options)?;
+            }
             Self::Test => run_tests(workspace, options, tally.insert(Tally::default()))?,
         }
         Ok(())
@@ -154,7 +177,7 @@ impl Options {
             Some("left out (--only)")
         } else if self.fast && step == Step::Clippy {
             Some("left out (--fast)")
-        } else if step == Step::Cipher && !self.nightly && self.only.is_empty() {
+        } else if matches!(step, Step::Features | Step::Cipher) && !self.nightly && self.only.is_empty() {
             Some("left out (--nightly)")
         } else {
             None
@@ -171,7 +194,7 @@ Runs everything that must hold before a commit, in this order, and stops at the 
 ",
     );
     for step in STEPS {
-        let _ = write!(help, "\n  {:7} {}", step.name(), step.command_line());
+        let _ = write!(help, "\n  {:8} {}", step.name(), step.command_line());
     }
     let _ = write!(
         help,
@@ -180,7 +203,7 @@ Runs everything that must hold before a commit, in this order, and stops at the 
 options:
   --fast        leave out clippy, and slow suites (sets {TIER}=fast for the tests)
   --nightly     a million cases of each law of the merge, twenty times the simulator's seeds, and
-                encrypted stores; about an hour (sets {TIER}=nightly for the tests)
+                encrypted stores and other features; about an hour (sets {TIER}=nightly for the tests)
   --only STEP   run this step alone; may be given more than once
 
 The last line is the sum over all tests: `N passed, N failed`. The exit code is 0 only if every step passed."
@@ -305,13 +328,13 @@ fn run_tests(workspace: &Workspace, options: &Options, tally: &mut Tally) -> Res
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut lines = vec![format!("{:7} {:18} {:>9}", "step", "result", "time")];
+    let mut lines = vec![format!("{:8} {:18} {:>9}", "step", "result", "time")];
     for Row { step, result, time } in rows {
         let time = time.map(seconds).unwrap_or_default();
-        lines.push(format!("{:7} {result:18} {time:>9}", step.name()).trim_end().to_owned());
+        lines.push(format!("{:8} {result:18} {time:>9}", step.name()).trim_end().to_owned());
     }
     let total: Duration = rows.iter().filter_map(|row| row.time).sum();
-    lines.push(format!("{:7} {:18} {:>9}", "all", "", seconds(total)));
+    lines.push(format!("{:8} {:18} {:>9}", "all", "", seconds(total)));
     lines.join("\n")
 }
 
@@ -393,7 +416,8 @@ mod tests {
             Row { step: Step::Test, result: "not reached", time: None },
         ];
         let table = table(&rows);
-        for part in ["fmt     ok                     1.5 s", "walls   FAILED", "test    not reached", "2.1 s"]
+        for part in
+            ["fmt      ok                     1.5 s", "walls    FAILED", "test     not reached", "2.1 s"]
         {
             assert!(table.contains(part), "{part:?} is missing in\n{table}");
         }

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod classify;
 mod retry_after;
 pub(crate) mod shown;
+pub mod trace;
 #[cfg(feature = "ureq")]
 mod ureq;
 pub mod url;

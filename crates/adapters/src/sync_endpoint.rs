@@ -15,7 +15,7 @@ use crate::http::auth::{HeadersProvider, NoHeaders, checked_credentials};
 use crate::http::classify::Table;
 use crate::http::shown::Secrets;
 use crate::http::url::Endpoint;
-use crate::http::{HttpRequest, HttpResponse, HttpTransport, Method, RESPONSE_BYTES_MAX};
+use crate::http::{HttpRequest, HttpResponse, HttpTransport, Method, RESPONSE_BYTES_MAX, trace};
 use landfall_core::adapter::{
     Adapter, BoxFuture, CallContext, Capabilities, EffectClass, PullPage, PullRequest, PushBatch, PushReply,
 };
@@ -117,7 +117,7 @@ impl SyncEndpoint {
                 "the permit to send was withdrawn before anything was sent",
             ));
         }
-        let response = self.transport.send(request).await?;
+        let response = trace::send(self.transport.as_ref(), request).await?;
         Ok((response, secrets))
     }
 

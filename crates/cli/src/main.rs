@@ -24,6 +24,7 @@ mod skipped;
 mod stop;
 mod store;
 mod table;
+mod telemetry;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use output::{HEAD, Output};
@@ -113,6 +114,7 @@ fn main() -> ExitCode {
         }
     };
     let output = Output::new(cli.json);
+    let _telemetry = telemetry::begin(&output);
     match run(cli.command, &output) {
         Ok(exit) => exit.into(),
         Err(problem) => {

@@ -2,6 +2,7 @@
 //!
 //! Events leave only after the commit that made them true. Tests: the simulator checks them against the store.
 
+use crate::adapter::Outcome;
 use crate::device::Constraint;
 use crate::explain::Wait;
 use crate::failure::FailureKind;
@@ -33,6 +34,12 @@ pub enum Event {
     Imported {
         /// How many.
         changes: u64,
+        /// New tasks they made.
+        tasks: u64,
+        /// Changes folded into tasks that were never attempted.
+        coalesced: u64,
+        /// Creates undone by their deletes.
+        annihilated: u64,
     },
     /// A batch is on its way.
     SendStarted {
@@ -42,6 +49,16 @@ pub enum Event {
         tasks: usize,
         /// How many payload bytes.
         bytes: usize,
+    },
+    /// A batch was answered, or its call has failed. Not told of a call that was given up, or of an answer that came a
+    /// second time.
+    SendFinished {
+        /// The call.
+        call: CallId,
+        /// How many tasks it carried.
+        tasks: usize,
+        /// What the backend said of them, or why nothing is known of any.
+        outcomes: Result<Outcomes, FailureKind>,
     },
     /// A task left the queue.
     Settled {
@@ -53,6 +70,8 @@ pub enum Event {
         verdict: Verdict,
         /// The record's version after it.
         version: Option<Version>,
+        /// How long ago the app made the oldest part of it, by the wall clock; never negative.
+        age: Duration,
     },
     /// A task will be sent again.
     RetryScheduled {
@@ -90,6 +109,10 @@ pub enum Event {
         entity: EntityKey,
         /// Whether it waits for a decision; otherwise the rules have settled it.
         waits: bool,
+        /// The strategy or policy in force, in its own word.
+        rule: String,
+        /// Whether it was told before: it waits, and the backend's side has moved.
+        again: bool,
     },
     /// A conflict that waited is settled.
     Resolved {
@@ -222,6 +245,61 @@ pub enum Event {
     SessionFinished(Report),
     /// Another holder drains the queue.
     LeaseLost,
+}
+
+/// What the backend said of the tasks of one call, each counted once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Outcomes {
+    /// Took effect now.
+    pub applied: u64,
+    /// Had taken effect before.
+    pub duplicates: u64,
+    /// Met another version of their record.
+    pub conflicts: u64,
+    /// Refused for good.
+    pub rejected: u64,
+    /// Not now.
+    pub postponed: u64,
+    /// Nothing believable was said; they are sent again under the same keys.
+    pub unanswered: u64,
+}
+
+impl Outcomes {
+    /// Counts what was said of one task; `None` when the answer does not name it.
+    pub const fn count(&mut self, outcome: Option<&Outcome>) {
+        *match outcome {
+            Some(Outcome::Applied(_)) => &mut self.applied,
+            Some(Outcome::Duplicate(_)) => &mut self.duplicates,
+            Some(Outcome::Conflict { .. }) => &mut self.conflicts,
+            Some(Outcome::Rejected(_)) => &mut self.rejected,
+            Some(Outcome::Retry { .. }) => &mut self.postponed,
+            Some(Outcome::Unknown { .. }) | None => &mut self.unanswered,
+        } += 1;
+    }
+
+    /// All of them.
+    pub const fn total(&self) -> u64 {
+        self.applied + self.duplicates + self.conflicts + self.rejected + self.postponed + self.unanswered
+    }
+}
+
+/// What a stream of changes has made so far, instead of one event for each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Stream {
+    pub(crate) tasks: u64,
+    pub(crate) coalesced: u64,
+    pub(crate) annihilated: u64,
+}
+
+impl Stream {
+    pub(crate) const fn count(&mut self, event: &Event) {
+        match event {
+            Event::Enqueued { .. } => self.tasks += 1,
+            Event::Coalesced { .. } => self.coalesced += 1,
+            Event::Settled { verdict: Verdict::Annihilated, .. } => self.annihilated += 1,
+            _ => {}
+        }
+    }
 }
 
 /// Who changed what the app sees.

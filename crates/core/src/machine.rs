@@ -14,7 +14,7 @@ use crate::change::Operation;
 use crate::config::Config;
 use crate::device::{Constraint, DeviceState};
 use crate::entity::StoredEntity;
-use crate::event::{Event, Origin, Report};
+use crate::event::{Event, Origin, Report, Stream};
 use crate::explain::Live;
 use crate::failure::FailureKind;
 use crate::id::{CallId, ClientId, EntityKey, Entropy, Fence, IdempotencyKey, TaskId, Version};
@@ -204,7 +204,7 @@ pub struct Step {
     state: State,
     effects: Vec<Effect>,
     /// While a stream of changes is taken: one event tells of all of them.
-    hushed: bool,
+    hushed: Option<Stream>,
     replica: Option<Replica>,
     replica_changed: bool,
     /// Counts tasks that left the queue or became dead letters in this step: rows read before may be old.
@@ -316,7 +316,7 @@ impl Machine {
             permit: self.permit.clone(),
             state: self.state.clone(),
             effects: Vec::new(),
-            hushed: false,
+            hushed: None,
             replica: None,
             replica_changed: false,
             ends: 0,
@@ -450,8 +450,9 @@ impl Step {
             event,
             Event::Enqueued { .. } | Event::Coalesced { .. } | Event::Settled { .. } | Event::Changed { .. }
         );
-        if !(self.hushed && of_one_change) {
-            self.effects.push(Effect::Emit(event));
+        match &mut self.hushed {
+            Some(stream) if of_one_change => stream.count(&event),
+            _ => self.effects.push(Effect::Emit(event)),
         }
     }
 
@@ -467,14 +468,14 @@ impl Step {
 
     /// A stream of changes begins: from here on no event tells of a single one, so that memory stays flat (G14).
     pub fn begin_stream(&mut self) {
-        self.hushed = true;
+        self.hushed = Some(Stream::default());
     }
 
     /// The stream is over: one event tells of all of it, if any of it was taken.
     pub fn end_stream(&mut self, changes: u64) {
-        self.hushed = false;
+        let Stream { tasks, coalesced, annihilated } = self.hushed.take().unwrap_or_default();
         if changes > 0 {
-            self.emit(Event::Imported { changes });
+            self.emit(Event::Imported { changes, tasks, coalesced, annihilated });
         }
     }
 
@@ -578,7 +579,8 @@ impl Step {
                 task.frozen.as_ref().filter(|_| applied).and_then(|frozen| frozen.base_version.clone());
             self.twins.push((task.entity.clone(), made_on));
         }
-        self.emit(Event::Settled { task: task.id, entity: task.entity.clone(), verdict, version });
+        let age = task.enqueued_at.until(self.now.wall);
+        self.emit(Event::Settled { task: task.id, entity: task.entity.clone(), verdict, version, age });
         self.count(|report| match verdict {
             Verdict::Applied => report.applied += 1,
             Verdict::Duplicate => report.duplicates += 1,

@@ -1,14 +1,16 @@
 //! Calls to the backend: one thread each, one attempt each, and a panic of an adapter is an answer like any other.
 
+use crate::trace;
 use landfall_core::adapter::BoxFuture;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::CallId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use tracing::Span;
 
-/// Makes the call on a thread of its own and brings the answer to `done`.
-pub(crate) fn make<T, C, D>(call: CallId, work: C, done: D)
+/// Makes the call on a thread of its own, within `span`, and brings the answer to `done`.
+pub(crate) fn make<T, C, D>(call: CallId, span: Span, work: C, done: D)
 where
     T: Send + 'static,
     C: FnOnce() -> Result<T, Failure> + Send + 'static,
@@ -18,7 +20,7 @@ where
     let answer = Arc::clone(&done);
     let name = format!("landfall call {}", call.0 & 0xffff_ffff);
     let work = move || {
-        let made = catch_unwind(AssertUnwindSafe(work));
+        let made = catch_unwind(AssertUnwindSafe(|| trace::within(span, work)));
         finish(&answer, made.unwrap_or_else(|_| Err(panicked())));
     };
     if let Err(error) = thread::Builder::new().name(name).spawn(work) {

@@ -9,7 +9,9 @@ use crate::engine::{Handle, Imported, Live};
 use crate::error::Error;
 use crate::events::EventBus;
 use crate::leader;
+use crate::metrics::Read;
 use crate::resolver::{self, Bell, ConflictResolver};
+use crate::trace::Trace;
 use crate::transfer::Restored;
 use futures_channel::oneshot;
 use landfall_core::adapter::{Adapter, PullPage, PushReply};
@@ -32,7 +34,7 @@ use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Commands that may wait for the loop before a caller has to wait for a place. Some thousand, so that a burst of
 /// callers becomes one commit instead of a queue at the door.
@@ -220,6 +222,7 @@ pub(crate) struct Driver {
     retained: Vec<Command>,
     /// Set after a failed commit until the store could be reopened.
     broken: Option<StoreError>,
+    trace: Trace,
 }
 
 /// What became of a command, known before the commit and told after it.
@@ -293,6 +296,7 @@ impl Driver {
                         waiters: Vec::new(),
                         retained: Vec::new(),
                         broken: None,
+                        trace: Trace::default(),
                     };
                     driver.show();
                     drop(opened.send(Ok(())));
@@ -397,6 +401,7 @@ impl Driver {
 
     /// One turn: a stream of changes and a resolution are commits of their own, reads see only what is durable, all else is one commit.
     fn turn(&mut self, group: Vec<Command>) {
+        let _turn = self.trace.turn(group.len());
         let mut writes = Vec::with_capacity(group.len());
         let mut reads = Vec::new();
         let mut alone = Vec::new();
@@ -560,6 +565,7 @@ impl Driver {
     /// Carries out commands in one transaction and answers them when it is durable. If the store fails in the middle,
     /// each command is tried alone, so that one record's damage is one caller's trouble.
     fn commit(&mut self, mut commands: Vec<Command>) {
+        let _commit = self.trace.commit(commands.len());
         if let Err(error) = self.mend() {
             return self.refuse(commands, &error);
         }
@@ -716,29 +722,35 @@ impl Driver {
                 Effect::Push { context, batch } => {
                     let (sender, adapter, call) =
                         (self.sender.clone(), Arc::clone(&self.adapter), batch.call);
+                    let span = self.trace.push(&batch);
                     let work = move || calls::wait(adapter.push(&context, &batch));
-                    calls::make(call, work, move |answer| {
+                    calls::make(call, span, work, move |answer| {
                         drop(sender.send(Command::Pushed { call, answer }));
                     });
                 }
                 Effect::Pull { context, call, request } => {
+                    self.events.metrics.reads(Read::Pull);
                     let (sender, adapter) = (self.sender.clone(), Arc::clone(&self.adapter));
+                    let span = self.trace.pull(call);
                     let work = move || calls::wait(adapter.pull(&context, &request));
-                    calls::make(call, work, move |answer| {
+                    calls::make(call, span, work, move |answer| {
                         drop(sender.send(Command::Pulled { call, answer }));
                     });
                 }
                 Effect::Probe { context, call, probe } => {
                     let (sender, adapter) = (self.sender.clone(), Arc::clone(&self.adapter));
+                    let span = self.trace.probe(call);
                     let work = move || calls::wait(adapter.probe(&context, &probe));
-                    calls::make(call, work, move |answer| {
+                    calls::make(call, span, work, move |answer| {
                         drop(sender.send(Command::Probed { call, answer }));
                     });
                 }
                 Effect::Fetch { context, call, entity } => {
+                    self.events.metrics.reads(Read::Fetch);
                     let (sender, adapter) = (self.sender.clone(), Arc::clone(&self.adapter));
+                    let span = self.trace.fetch(call);
                     let work = move || calls::wait(adapter.fetch(&context, &entity));
-                    calls::make(call, work, move |answer| {
+                    calls::make(call, span, work, move |answer| {
                         drop(sender.send(Command::Fetched { call, answer }));
                     });
                 }
@@ -752,7 +764,7 @@ impl Driver {
                     });
                 }
                 Effect::Emit(event) => {
-                    tracing::debug!(?event);
+                    self.trace.heard(&event);
                     if let (Event::Conflicted { waits: true, .. }, Some(bell)) = (&event, &self.bell) {
                         bell.ring();
                     }
@@ -772,7 +784,7 @@ impl Driver {
     fn show(&mut self) {
         let now = self.clock.now();
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.wall = now.wall;
+        (live.wall, live.seen_at) = (now.wall, Some(SystemTime::now()));
         live.identity = self.store.identity().map(str::to_owned);
         live.known = self.machine.live(now);
         live.device = self.machine.device();

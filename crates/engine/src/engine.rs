@@ -5,6 +5,7 @@ use crate::builder::EngineBuilder;
 use crate::driver::{Command, End};
 use crate::error::Error;
 use crate::events::{EventBus, EventStream};
+use crate::metrics::Metrics;
 use crate::watch::EntityWatch;
 use futures_channel::oneshot;
 use landfall_core::adapter::{
@@ -29,6 +30,7 @@ use landfall_core::time::Timestamp;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 /// An opened sync engine.
 ///
@@ -59,6 +61,8 @@ pub(crate) struct Live {
     pub(crate) model: Arc<Model>,
     /// The wall clock as the engine's thread last saw it, to be asked for by readers of a simulated clock.
     pub(crate) wall: Timestamp,
+    /// When that was.
+    pub(crate) seen_at: Option<SystemTime>,
 }
 
 /// Where everything stands.
@@ -541,6 +545,17 @@ impl Engine {
 
     pub(crate) fn wall(&self) -> Timestamp {
         self.live_state().wall
+    }
+
+    /// The wall clock by now: an idle engine does not look at it, and its machine may have slept in the meantime.
+    pub(crate) fn wall_now(&self) -> Timestamp {
+        let live = self.live_state();
+        let since = live.seen_at.and_then(|seen| seen.elapsed().ok()).unwrap_or_default();
+        live.wall.after(since)
+    }
+
+    pub(crate) fn counted(&self) -> &Metrics {
+        &self.handle.events.metrics
     }
 
     pub(crate) fn reader(&self) -> &Mutex<Option<Box<dyn StoreReader>>> {

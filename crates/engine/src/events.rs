@@ -1,6 +1,7 @@
 //! The event stream: every listener has its own bounded buffer, and a slow one loses its oldest events, is told how
 //! many, and never holds anybody up.
 
+use crate::metrics::Metrics;
 use landfall_core::event::Event;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -60,6 +61,8 @@ impl Channel {
 #[derive(Debug, Default)]
 pub(crate) struct EventBus {
     listeners: Mutex<Vec<Weak<Channel>>>,
+    /// Counted here, so that nothing is told that is not counted.
+    pub(crate) metrics: Metrics,
 }
 
 impl EventBus {
@@ -71,6 +74,7 @@ impl EventBus {
     }
 
     pub(crate) fn publish(&self, event: &Event) {
+        self.metrics.observe(event);
         self.each(|buffer| {
             if buffer.events.len() == BUFFER {
                 buffer.events.pop_front();

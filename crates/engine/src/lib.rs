@@ -16,7 +16,9 @@ mod engine;
 mod error;
 mod events;
 mod leader;
+pub mod metrics;
 mod resolver;
+mod trace;
 mod transfer;
 mod watch;
 
@@ -27,6 +29,7 @@ pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, Imported, Status};
 pub use error::Error;
 pub use events::{EventStream, Notice};
+pub use metrics::MetricsSnapshot;
 pub use resolver::ConflictResolver;
 pub use transfer::Restored;
 pub use watch::EntityWatch;

@@ -172,7 +172,15 @@ fn what_was_refused_is_not_told_as_stored() {
     let imported = engine.import_blocking([Ok::<_, Error>(note(3))]).unwrap();
     engine.close();
     let heard: Vec<_> = std::iter::from_fn(|| events.next_within(Duration::from_secs(1))).collect();
-    assert_eq!(heard, [Notice::Event(Event::Imported { changes: imported.changes })]);
+    assert_eq!(
+        heard,
+        [Notice::Event(Event::Imported {
+            changes: imported.changes,
+            tasks: imported.tasks,
+            coalesced: imported.coalesced,
+            annihilated: imported.annihilated,
+        })]
+    );
 }
 
 #[test]

@@ -45,8 +45,9 @@
 //! # Features
 //!
 //! `sqlite` and `ureq` are on by default. Without `ureq`, `sync-endpoint` gives the protocol over a transport that the
-//! app brings (its platform's HTTP client, say). `gzip` compresses requests. Without any feature there are the engine,
-//! the memory store and the contracts.
+//! app brings (its platform's HTTP client, say). `gzip` compresses requests. `metrics` passes the engine's numbers on to
+//! the recorder of the `metrics` crate that the app installed. Without any feature there are the engine, the memory store
+//! and the contracts.
 
 pub use landfall_core as core;
 
@@ -73,7 +74,7 @@ pub use landfall_core::task::{JournalEntry, Orphaned, StateKind, Task, TaskState
 pub use landfall_core::value::{Fields, Value};
 pub use landfall_engine::{
     Clock, ConflictResolver, Engine, EngineBuilder, EntityWatch, Error, EventStream, Imported, LoggedOut,
-    Logout, Notice, Restored, Status,
+    Logout, MetricsSnapshot, Notice, Restored, Status,
 };
 
 /// Backends.

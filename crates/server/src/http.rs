@@ -17,16 +17,19 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::BodyExt as _;
 use landfall_protocol::{CONTENT_TYPE_JSON, CONTENT_TYPE_PROBLEM, Problem, code};
 use serde::{Deserialize, Serialize};
+use tracing::Instrument as _;
 
 use crate::auth::Auth;
 use crate::incoming::Submission;
 use crate::limits::{Buckets, Limits};
+use crate::metrics::{Metrics, Route};
 use crate::state::Refusal;
 use crate::store::sqlite::SqliteStore;
 
@@ -41,12 +44,20 @@ pub struct Config {
     pub limits: Limits,
     /// Where: `/sync` unless changed. Begins with a slash, does not end with one.
     pub mount: String,
+    /// Where it is counted. Keep a clone to show the numbers.
+    pub metrics: Metrics,
 }
 
 impl Config {
     /// Open to everybody, default limits, at `/sync`.
     pub fn new(store: SqliteStore) -> Self {
-        Self { store, auth: Auth::open(), limits: Limits::default(), mount: "/sync".to_owned() }
+        Self {
+            store,
+            auth: Auth::open(),
+            limits: Limits::default(),
+            mount: "/sync".to_owned(),
+            metrics: Metrics::default(),
+        }
     }
 }
 
@@ -54,12 +65,24 @@ impl Config {
 ///
 /// The mount is brought into form (`api/sync/` becomes `/api/sync`). See `examples/mounted.rs`.
 pub fn router(config: Config) -> Router {
+    let (mount, metrics) = (config.mount.clone(), config.metrics.clone());
+    watched(uncounted(config), &mount, metrics)
+}
+
+/// Every request is counted and has a span, see [`watch`].
+pub(crate) fn watched(router: Router, mount: &str, metrics: Metrics) -> Router {
+    let mount: Arc<str> = mount_path(mount).replace("{{", "{").replace("}}", "}").into();
+    router.layer(axum::middleware::from_fn_with_state((mount, metrics), watch))
+}
+
+pub(crate) fn uncounted(config: Config) -> Router {
     let mount = mount_path(&config.mount);
     let endpoint = if mount.is_empty() { "/" } else { mount.as_str() };
     let app = App {
         store: config.store,
         auth: config.auth,
         limits: config.limits,
+        metrics: config.metrics,
         buckets: Mutex::new(Buckets::default()),
         began: Instant::now(),
     };
@@ -86,6 +109,60 @@ async fn method_not_allowed() -> Response {
     problem(Problem::new(405, code::METHOD_NOT_ALLOWED, "this address does not know this method"))
 }
 
+/// Counts a request and gives it a span. The span names the kind of request and never its address, which may hold the
+/// name of a record or a cursor (`crates/landfall/tests/traces.rs`).
+async fn watch(
+    State((mount, metrics)): State<(Arc<str>, Metrics)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let route = Route::of(&mount, request.uri().path());
+    let span = tracing::info_span!(
+        "landfall_request",
+        method = method(request.method()),
+        route = route.as_str(),
+        status = tracing::field::Empty,
+        code = tracing::field::Empty,
+        duration_ms = tracing::field::Empty,
+    );
+    let mut counted = metrics.request(route);
+    let response = next.run(request).instrument(span.clone()).await;
+    let status = response.status().as_u16();
+    let refusal = response.extensions().get::<Refused>().map(|Refused(code)| code.clone());
+    span.record("status", status);
+    if let Some(code) = &refusal {
+        span.record("code", code.as_str());
+    }
+    span.record("duration_ms", counted.age().as_secs_f64() * 1e3);
+    let bytes = http_body::Body::size_hint(response.body()).exact().unwrap_or(0);
+    counted.answered(status, bytes, refusal);
+    response
+}
+
+/// The methods that everybody knows, by name; a caller may make up others.
+fn method(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// The code of a problem document, for whoever counts.
+#[derive(Debug, Clone)]
+struct Refused(String);
+
+/// The numbers, as text.
+pub(crate) async fn numbers(metrics: Metrics) -> Response {
+    let headers = [(header::CONTENT_TYPE, Metrics::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
+    (headers, metrics.to_prometheus()).into_response()
+}
+
 /// Is the database readable?
 pub(crate) async fn health(store: SqliteStore) -> Response {
     #[derive(Serialize)]
@@ -103,6 +180,7 @@ struct App {
     store: SqliteStore,
     auth: Auth,
     limits: Limits,
+    metrics: Metrics,
     buckets: Mutex<Buckets>,
     began: Instant,
 }
@@ -142,6 +220,7 @@ impl App {
         let body = tokio::time::timeout(self.limits.body_timeout, read)
             .await
             .map_err(|_| Problem::new(408, code::TIMEOUT, "the body did not arrive in time"))??;
+        self.metrics.body_read(body.len());
         if !gzip {
             return Ok(body);
         }
@@ -163,7 +242,10 @@ async fn push(State(app): State<Arc<App>>, request: Request) -> Response {
         drop(body);
         app.store.push(&tenant, submission).await.map_err(Refusal::into_problem)
     };
-    pushed.await.map_or_else(problem, |answer| json(&answer))
+    pushed.await.map_or_else(problem, |answer| {
+        app.metrics.pushed(&answer);
+        json(&answer)
+    })
 }
 
 #[derive(Debug, Deserialize)]
@@ -184,7 +266,10 @@ async fn changes(
         let page = app.store.changes(&tenant, query.cursor, limit, app.limits.page_bytes);
         page.await.map_err(Refusal::into_problem)
     };
-    page.await.map_or_else(problem, |page| json(&page))
+    page.await.map_or_else(problem, |page| {
+        app.metrics.pulled(&page);
+        json(&page)
+    })
 }
 
 async fn entity(
@@ -247,6 +332,7 @@ pub(crate) fn problem(problem: Problem) -> Response {
     let mut response =
         (status, [(header::CONTENT_TYPE, CONTENT_TYPE_PROBLEM), (header::CACHE_CONTROL, "no-store")], body)
             .into_response();
+    response.extensions_mut().insert(Refused(problem.code));
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

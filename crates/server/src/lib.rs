@@ -11,12 +11,13 @@
 //! client's machine; both meet in `landfall-protocol` only.
 //!
 //! Tests: `tests/rules.rs` (the promises, over memory and SQLite), `tests/golden.rs` (the golden exchanges over
-//! loopback), `tests/http.rs`, `tests/store.rs`.
+//! loopback), `tests/http.rs`, `tests/metrics.rs`, `tests/store.rs`.
 
 pub mod auth;
 pub mod http;
 pub mod incoming;
 pub mod limits;
+pub mod metrics;
 pub mod policy;
 pub mod serve;
 pub mod state;
@@ -27,6 +28,7 @@ pub use auth::{Auth, AuthError};
 pub use http::{Config, router};
 pub use incoming::{Incoming, Submission};
 pub use limits::{Limits, RateLimit};
+pub use metrics::Metrics;
 pub use policy::{AssignIds, Increment, Policies, RequireFields};
 pub use serve::{Server, ServerError, ServerHandle, ServerOptions};
 pub use state::{MemoryRecords, NoPolicy, Policy, Records, Refusal};

@@ -19,11 +19,12 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::auth::Auth;
 use crate::http::{self, Config};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::state::{NoPolicy, Policy};
 use crate::store::sqlite::{SqliteOptions, SqliteStore, StoreError};
 
@@ -43,6 +44,9 @@ pub struct ServerOptions {
     pub policy: Arc<dyn Policy>,
     /// Listen on other than loopback addresses without tokens: everybody who reaches the port may read and write.
     pub dangerously_open_to_network: bool,
+    /// Show numbers for Prometheus at this address, under `/metrics`: to everybody who reaches it, without a token, so
+    /// let it be an address that only your own machines reach. Default: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for ServerOptions {
@@ -53,6 +57,7 @@ impl Default for ServerOptions {
             mount: "/sync".to_owned(),
             policy: Arc::new(NoPolicy),
             dangerously_open_to_network: false,
+            metrics: None,
         }
     }
 }
@@ -81,6 +86,9 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    /// Where numbers are shown, if they are.
+    numbers: Option<(TcpListener, SocketAddr)>,
+    metrics: Metrics,
     addr: SocketAddr,
     store: SqliteStore,
     router: Router,
@@ -99,20 +107,27 @@ impl Server {
             return Err(ServerError::OpenToNetwork(addr));
         }
         let store = SqliteStore::open(database, SqliteOptions { policy: options.policy })?;
-        let listen = |source| ServerError::Listen { addr, source };
-        let listener = TcpListener::bind(addr).await.map_err(listen)?;
-        let addr = listener.local_addr().map_err(listen)?;
+        let (listener, addr) = listen(addr).await?;
+        let numbers = match options.metrics {
+            Some(addr) => Some(listen(addr).await?),
+            None => None,
+        };
+        let metrics = Metrics::default();
         let health_store = store.clone();
-        let router = http::router(Config {
+        let router = http::uncounted(Config {
             store: store.clone(),
             auth: options.auth,
             limits: options.limits.clone(),
             mount: options.mount.clone(),
+            metrics: metrics.clone(),
         })
         .route("/health", get(move || http::health(health_store.clone())))
         .fallback(http::not_found);
+        let router = http::watched(router, &options.mount, metrics.clone());
         Ok(Self {
             listener,
+            numbers,
+            metrics,
             addr,
             store,
             router,
@@ -136,11 +151,24 @@ impl Server {
         &self.store
     }
 
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Where it shows its numbers, if it does, for example `http://127.0.0.1:9464/metrics`.
+    pub fn metrics_url(&self) -> Option<String> {
+        self.numbers.as_ref().map(|(_, addr)| format!("http://{addr}/metrics"))
+    }
+
     /// Answers until `stop` is ready, then finishes what is under way (10 s at most).
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let graceful = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(self.limits.connections.max(1)));
         let mut stop = pin!(stop);
+        let _numbers = self
+            .numbers
+            .map(|(listener, _)| Numbers::show(listener, self.metrics.clone(), self.limits.clone()));
         loop {
             let mut next = pin!(next_connection(&self.listener, &places));
             let next = poll_fn(|cx| match stop.as_mut().poll(cx) {
@@ -149,10 +177,11 @@ impl Server {
             });
             let Some((stream, place)) = next.await else { break };
             let connection = graceful.watch(connection(stream, self.router.clone(), &self.limits));
+            let open = self.metrics.connection();
             tokio::spawn(async move {
                 // A connection that breaks is the peer's business.
                 let _ = connection.await;
-                drop(place);
+                drop((place, open));
             });
         }
         drop((self.listener, self.router));
@@ -165,10 +194,11 @@ impl Server {
     pub fn spawn(self) -> ServerHandle {
         let (stop, stopped) = oneshot::channel::<()>();
         let (addr, endpoint, store) = (self.addr, self.endpoint(), self.store.clone());
+        let metrics_url = self.metrics_url();
         let task = tokio::spawn(self.serve(async move {
             let _ = stopped.await;
         }));
-        ServerHandle { addr, endpoint, store, stop, task }
+        ServerHandle { addr, endpoint, metrics_url, store, stop, task }
     }
 }
 
@@ -177,6 +207,7 @@ impl Server {
 pub struct ServerHandle {
     addr: SocketAddr,
     endpoint: String,
+    metrics_url: Option<String>,
     store: SqliteStore,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
@@ -193,6 +224,11 @@ impl ServerHandle {
         &self.endpoint
     }
 
+    /// Where it shows its numbers, if it does.
+    pub fn metrics_url(&self) -> Option<&str> {
+        self.metrics_url.as_deref()
+    }
+
     /// The records behind it.
     pub fn store(&self) -> &SqliteStore {
         &self.store
@@ -203,6 +239,47 @@ impl ServerHandle {
         drop(self.store);
         let _ = self.stop.send(());
         let _ = self.task.await;
+    }
+}
+
+async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let listen = |source| ServerError::Listen { addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(listen)?;
+    let addr = listener.local_addr().map_err(listen)?;
+    Ok((listener, addr))
+}
+
+/// Shows the numbers at an address of their own until it is dropped. Not counted itself.
+struct Numbers(JoinHandle<()>);
+
+impl Numbers {
+    /// Connections at once: those who scrape are few.
+    const PLACES: usize = 16;
+
+    fn show(listener: TcpListener, metrics: Metrics, limits: Limits) -> Self {
+        let router = Router::new()
+            .route("/metrics", get(move || http::numbers(metrics.clone())))
+            .fallback(http::not_found);
+        let places = Arc::new(Semaphore::new(Self::PLACES));
+        Self(tokio::spawn(async move {
+            let mut open = JoinSet::new();
+            loop {
+                let (stream, place) = next_connection(&listener, &places).await;
+                while open.try_join_next().is_some() {}
+                let connection = connection(stream, router.clone(), &limits);
+                open.spawn(async move {
+                    let _ = connection.await;
+                    drop(place);
+                });
+            }
+        }))
+    }
+}
+
+impl Drop for Numbers {
+    fn drop(&mut self) {
+        // Its connections are dropped with it.
+        self.0.abort();
     }
 }
 

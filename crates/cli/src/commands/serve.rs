@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 const EXAMPLES: &str = "  landfall serve --db server.db
   landfall serve --db server.db --listen 127.0.0.1:0
   landfall serve --db server.db --listen 0.0.0.0:8787 --token-file tokens.txt
+  landfall serve --db server.db --metrics 127.0.0.1:9464
   landfall serve --db server.db --assign-ids order,invoice --actions --require note.title
 
   A line of tokens.txt is a token of 16 or more characters and the tenant it stands for:
@@ -47,6 +48,9 @@ pub(crate) struct Args {
     /// Refuse (code `invalid_field`) what would leave a record of TYPE without FIELD; may be given several times.
     #[arg(long, value_name = "TYPE.FIELD", value_parser = required)]
     require: Vec<(String, String)>,
+    /// Show numbers for Prometheus at http://ADDR/metrics, to everybody who reaches that address.
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
     /// Listen beyond this machine without tokens: everybody on the network may read and write.
     #[arg(long)]
     dangerously_open_to_network: bool,
@@ -57,6 +61,8 @@ struct Listening<'a> {
     endpoint: &'a str,
     address: SocketAddr,
     db: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<String>,
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
@@ -71,6 +77,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         auth,
         dangerously_open_to_network: args.dangerously_open_to_network,
         policy: Arc::new(policies(args)),
+        metrics: args.metrics,
         ..ServerOptions::default()
     };
     let (stop, stopped) = oneshot::channel::<()>();
@@ -86,11 +93,14 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
     runtime.block_on(async {
         let server =
             Server::bind(args.listen, &args.db, options).await.map_err(|error| cannot(args, &error))?;
-        let endpoint = server.endpoint();
+        let (endpoint, metrics) = (server.endpoint(), server.metrics_url());
         if output.is_json() {
             let db = args.db.display().to_string();
-            output.json(&Listening { endpoint: &endpoint, address: server.local_addr(), db })?;
+            output.json(&Listening { endpoint: &endpoint, address: server.local_addr(), db, metrics })?;
         } else {
+            if let Some(url) = metrics {
+                output.note(format_args!("numbers for Prometheus at {url}"));
+            }
             output.line(format_args!("listening on {endpoint} (Ctrl-C stops)"))?;
         }
         server

@@ -71,6 +71,8 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
         "LANDFALL_MODEL",
         "LANDFALL_SERVER_DB",
         "LANDFALL_ENDPOINT",
+        "LANDFALL_LOG",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
         "NO_COLOR",
         "CLICOLOR_FORCE",
     ] {
@@ -161,6 +163,11 @@ impl Server {
     pub(crate) fn start_with(db: PathBuf, more: &[&str]) -> Self {
         let mut command = landfall();
         command.args(["serve", "--json", "--listen", "127.0.0.1:0", "--db"]).arg(&db).args(more);
+        Self::of(command, db)
+    }
+
+    /// Likewise, of a command that is ready.
+    pub(crate) fn of(mut command: Command, db: PathBuf) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

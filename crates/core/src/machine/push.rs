@@ -9,7 +9,7 @@ use super::{Effect, Gate, Sent, Step, UnderWay};
 use crate::adapter::{Applied, CallContext, EffectClass, Outcome, PushBatch, PushReply, PushTask, Rejection};
 use crate::change::Operation;
 use crate::entity::{RemoteEntity, StoredEntity};
-use crate::event::{Event, Exhausted, Origin};
+use crate::event::{Event, Exhausted, Origin, Outcomes};
 use crate::failure::{Delivery, Failure, FailureKind};
 use crate::id::{CallId, EntityKey, Fingerprint, IdempotencyKey, TaskId, Version};
 use crate::patch;
@@ -417,16 +417,15 @@ impl Step {
         }
         let leads = self.still_leads(tx)?;
         match answer {
-            Ok(reply) => self.answered(tx, &sent, reply, leads),
-            // Whoever leads now repeats what we sent, under the same keys.
-            Err(_) if !leads => Ok(()),
-            Err(failure) => self.failed(tx, &sent, failure),
+            Ok(reply) => self.answered(tx, call, &sent, reply, leads),
+            Err(failure) => self.failed(tx, call, &sent, failure, leads),
         }
     }
 
     fn answered(
         &mut self,
         tx: &mut dyn StoreTx,
+        call: CallId,
         sent: &[Sent],
         reply: &PushReply,
         leads: bool,
@@ -443,7 +442,7 @@ impl Step {
                     // A backend that does not check is still not the one we spoke to: believe nothing it says.
                     let message = alloc::format!("expected the backend {known}, but {name} answered");
                     let failure = Failure::new(FailureKind::ServerChanged, Delivery::Unknown, message);
-                    return if leads { self.failed(tx, sent, &failure) } else { Ok(()) };
+                    return self.failed(tx, call, sent, &failure, leads);
                 }
             }
         }
@@ -455,6 +454,9 @@ impl Step {
         self.state.batch_tasks = (self.state.batch_tasks * 2).min(most);
         let mut results: alloc::collections::BTreeMap<_, _> =
             reply.results.iter().map(|(key, outcome)| (*key, outcome)).collect();
+        let mut outcomes = Outcomes::default();
+        sent.iter().for_each(|item| outcomes.count(results.get(&item.key).copied()));
+        self.emit(Event::SendFinished { call, tasks: sent.len(), outcomes: Ok(outcomes) });
         for item in sent {
             let silent = Outcome::Unknown { reason: "the answer does not name this task".into() };
             let outcome = results.remove(&item.key).unwrap_or(&silent);
@@ -615,8 +617,20 @@ impl Step {
     }
 
     /// The whole call failed: the table of ARCHITECTURE.md section 4.
-    fn failed(&mut self, tx: &mut dyn StoreTx, sent: &[Sent], failure: &Failure) -> Result<(), StoreError> {
+    fn failed(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        call: CallId,
+        sent: &[Sent],
+        failure: &Failure,
+        leads: bool,
+    ) -> Result<(), StoreError> {
         use FailureKind as Kind;
+        self.emit(Event::SendFinished { call, tasks: sent.len(), outcomes: Err(failure.kind) });
+        if !leads {
+            // Whoever leads now repeats what we sent, under the same keys.
+            return Ok(());
+        }
         // A group stands and falls together.
         let alone = middle(sent) == 0;
         match failure.kind {

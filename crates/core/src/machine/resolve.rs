@@ -394,8 +394,8 @@ impl Step {
         match news {
             News::Found => self.tell(record, id, false),
             News::Moved => {
-                let (conflict, entity) = (record.id, record.entity.clone());
-                self.emit(Event::Conflicted { conflict, task: id, entity, waits: true });
+                let (conflict, entity, rule) = (record.id, record.entity.clone(), record.rule.clone());
+                self.emit(Event::Conflicted { conflict, task: id, entity, waits: true, rule, again: true });
             }
             News::None => {}
         }
@@ -694,7 +694,8 @@ impl Step {
             }
             settled => {
                 self.count(|report| report.conflicts += 1);
-                self.emit(Event::Conflicted { conflict, task, entity, waits: settled.is_none() });
+                let (waits, rule) = (settled.is_none(), record.rule.clone());
+                self.emit(Event::Conflicted { conflict, task, entity, waits, rule, again: false });
             }
         }
     }
