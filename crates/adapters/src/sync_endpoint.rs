@@ -286,6 +286,7 @@ impl SyncEndpointBuilder {
                 orders_writes: true,
                 atomic_groups: true,
                 actions: true,
+                probe: false,
             },
             max_response_bytes: self.max_response_bytes,
             #[cfg(feature = "gzip")]

@@ -67,6 +67,23 @@ pub trait Adapter: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Option<RemoteEntity>, Failure>> {
         Box::pin(async { Err(unsupported("reading one record")) })
     }
+
+    /// Asks whether the backend itself can be reached, in a way that nobody in between can answer for it (G13). It
+    /// carries no task and no credentials, and changes nothing.
+    ///
+    /// `Ok` says that the backend answered, not that it is well: the next push may still be refused.
+    ///
+    /// # Errors
+    /// [`Failure`]: [`FailureKind::Intercepted`] when somebody else answered, [`FailureKind::Unreachable`] when nobody
+    /// did, a kind of the backend's own (such as [`FailureKind::RateLimited`]) when it was reached and said no;
+    /// [`FailureKind::Unsupported`] when there is no way to ask, which says nothing of the network.
+    fn probe<'a>(
+        &'a self,
+        _context: &'a CallContext,
+        _probe: &'a Probe,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async { Err(unsupported("a probe")) })
+    }
 }
 
 fn unsupported(what: &str) -> Failure {
@@ -108,6 +125,8 @@ pub struct Capabilities {
     pub atomic_groups: bool,
     /// Whether named commands can be sent.
     pub actions: bool,
+    /// Whether [`Adapter::probe`] works.
+    pub probe: bool,
 }
 
 /// What every call needs beside its content.
@@ -241,6 +260,13 @@ pub struct Rejection {
     pub message: String,
     /// What the backend answered, as far as it can be shown.
     pub answer: Option<String>,
+}
+
+/// One question whether the backend can be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Probe {
+    /// Drawn at random for this probe alone: an answer to any other is an old one, or somebody else's.
+    pub nonce: [u8; 16],
 }
 
 /// Which page of the change feed to read.

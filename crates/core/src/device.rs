@@ -45,7 +45,8 @@ mod tests {
 
     #[test]
     fn news_keep_what_they_do_not_know() {
-        let mut state = DeviceState { online: Some(true), battery_percent: Some(80), ..DeviceState::default() };
+        let mut state =
+            DeviceState { online: Some(true), battery_percent: Some(80), ..DeviceState::default() };
         state.update(&DeviceState { online: Some(false), metered: Some(true), ..DeviceState::default() });
         let expected = DeviceState {
             online: Some(false),

@@ -568,6 +568,7 @@ impl Adapter for NoBackend {
             // Whether a backend can do them is seen when there is one.
             atomic_groups: true,
             actions: true,
+            probe: false,
         }
     }
 

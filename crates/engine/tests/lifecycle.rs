@@ -174,6 +174,7 @@ impl Adapter for Teller {
             orders_writes: true,
             atomic_groups: false,
             actions: false,
+            probe: false,
         }
     }
 

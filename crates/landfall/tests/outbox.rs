@@ -33,6 +33,7 @@ impl Adapter for Backend {
             orders_writes: true,
             atomic_groups: true,
             actions: true,
+            probe: false,
         }
     }
 

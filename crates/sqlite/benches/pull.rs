@@ -96,6 +96,7 @@ impl Device {
             orders_writes: true,
             atomic_groups: false,
             actions: false,
+            probe: false,
         };
         let mut tx = store.begin().unwrap();
         let machine = Machine::open(Config::default(), capabilities, &Entropy([7; 32]), &mut *tx).unwrap();

@@ -159,6 +159,7 @@ fn anything() -> Capabilities {
         orders_writes: false,
         atomic_groups: true,
         actions: true,
+        probe: false,
     }
 }
 

@@ -259,6 +259,7 @@ fn machine(store: &mut SqliteStore) -> Machine {
         orders_writes: true,
         atomic_groups: true,
         actions: true,
+        probe: false,
     };
     let mut tx = store.begin().unwrap();
     let machine = Machine::open(Config::default(), capabilities, &Entropy([7; 32]), tx.as_mut()).unwrap();

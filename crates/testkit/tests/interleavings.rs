@@ -232,6 +232,7 @@ fn open(store: &mut MemoryStore, entropy: u8) -> Machine {
         orders_writes: true,
         atomic_groups: true,
         actions: true,
+        probe: false,
     };
     let mut tx = store.begin().unwrap();
     let machine = Machine::open(Config::default(), capabilities, &Entropy([entropy; 32]), &mut *tx).unwrap();

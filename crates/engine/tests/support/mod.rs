@@ -102,6 +102,7 @@ impl Adapter for Scripted {
             orders_writes: true,
             atomic_groups: false,
             actions: false,
+            probe: false,
         }
     }
 

@@ -960,6 +960,7 @@ fn capabilities(policy: &Policy) -> Capabilities {
         orders_writes: policy.orders_writes,
         atomic_groups: true,
         actions: true,
+        probe: false,
     }
 }
 

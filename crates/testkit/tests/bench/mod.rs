@@ -52,6 +52,7 @@ pub(crate) fn capabilities(effect: EffectClass) -> Capabilities {
         orders_writes: true,
         atomic_groups: true,
         actions: true,
+        probe: false,
     }
 }
 

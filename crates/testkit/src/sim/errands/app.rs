@@ -107,6 +107,7 @@ impl App {
             orders_writes: self.orders_writes,
             atomic_groups: true,
             actions: true,
+            probe: false,
         }
     }
 }
