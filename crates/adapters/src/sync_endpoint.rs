@@ -1,15 +1,18 @@
-//! The adapter for Landfall's own protocol: `POST {endpoint}`, `GET {endpoint}/changes`, `GET {endpoint}/entities/…`.
+//! The adapter for Landfall's own protocol: `POST {endpoint}`, `GET {endpoint}/changes`, `GET {endpoint}/entities/…`,
+//! `GET {endpoint}/ping`.
 //!
-//! This file puts calls together; what goes out is made in [`encode`], what comes back is read in [`decode`], both
+//! This file puts calls together; what goes out is made in [`encode`], what comes back is read in [`decode`] and [`ping`], all
 //! without a network and open to simulators. The protocol in words: `docs/writing-a-backend.md`. It knows nothing of
-//! the queue. Tests: in both submodules, and `tests/sync_endpoint.rs` over real sockets.
+//! the queue. Tests: in the submodules, `tests/sync_endpoint.rs` and `tests/ping.rs` over real sockets.
 
 pub mod decode;
 pub mod encode;
+pub mod ping;
 
 pub use crate::http::url::EndpointError;
 pub use decode::{decode_fetch, decode_pull, decode_push};
 pub use encode::{encode_push, entity_url, pull_url};
+pub use ping::{decode_ping, ping_url};
 
 use crate::http::auth::{HeadersProvider, NoHeaders, checked_credentials};
 use crate::http::classify::Table;
@@ -17,7 +20,8 @@ use crate::http::shown::Secrets;
 use crate::http::url::Endpoint;
 use crate::http::{HttpRequest, HttpResponse, HttpTransport, Method, RESPONSE_BYTES_MAX, trace};
 use landfall_core::adapter::{
-    Adapter, BoxFuture, CallContext, Capabilities, EffectClass, PullPage, PullRequest, PushBatch, PushReply,
+    Adapter, BoxFuture, CallContext, Capabilities, EffectClass, Probe, PullPage, PullRequest, PushBatch,
+    PushReply,
 };
 use landfall_core::entity::RemoteEntity;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
@@ -32,6 +36,8 @@ const BATCH_TASKS: usize = 500;
 /// Most payload bytes in one push unless set otherwise. 1 MiB: the default limit of nginx, the strictest of the
 /// common servers.
 const BATCH_BYTES: usize = 1 << 20;
+/// What every answer is made of.
+const ACCEPT: &str = "application/json, application/problem+json";
 
 /// Talks to a backend that implements the sync endpoint protocol, version 1.
 ///
@@ -76,6 +82,7 @@ impl SyncEndpoint {
             table: Table::sync_endpoint(),
             batch_tasks: BATCH_TASKS,
             batch_bytes: BATCH_BYTES,
+            probe: true,
             max_response_bytes: RESPONSE_BYTES_MAX,
             #[cfg(feature = "gzip")]
             compress_above: None,
@@ -102,7 +109,7 @@ impl SyncEndpoint {
     ) -> Result<(HttpResponse, Secrets), Failure> {
         let own = checked_credentials(self.headers.as_ref(), context.identity.as_deref())?;
         let secrets = Secrets::of(&own);
-        let mut request = request.header("accept", "application/json, application/problem+json");
+        let mut request = request.header("accept", ACCEPT);
         request.headers.extend(own);
         request.max_response_bytes = self.max_response_bytes;
         request.permit = context.permit.clone();
@@ -110,13 +117,7 @@ impl SyncEndpoint {
         // transport looks once more, before the first byte; one that does not leaves the time that connecting takes.
         // In it the request can still leave, but only as what it was when it was made: this account's, with
         // credentials that were handed out before the queue changed hands.
-        if context.permit.is_withdrawn() {
-            return Err(Failure::new(
-                FailureKind::Cancelled,
-                Delivery::NotSent,
-                "the permit to send was withdrawn before anything was sent",
-            ));
-        }
+        check_permit(context)?;
         let response = trace::send(self.transport.as_ref(), request).await?;
         Ok((response, secrets))
     }
@@ -189,6 +190,30 @@ impl Adapter for SyncEndpoint {
             decode::read_fetch_sent(&self.table, entity, &response, &secrets)
         })
     }
+
+    /// Without credentials: who answers is not known yet, and may be anybody.
+    fn probe<'a>(&'a self, context: &'a CallContext, probe: &'a Probe) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let url = ping_url(&self.endpoint, probe);
+            let mut asked = HttpRequest::new(Method::Get, url, context.timeout).header("accept", ACCEPT);
+            asked.max_response_bytes = ping::PONG_BYTES_MAX.min(self.max_response_bytes);
+            asked.permit = context.permit.clone();
+            check_permit(context)?;
+            let response = trace::send(self.transport.as_ref(), asked).await.map_err(ping::unanswered)?;
+            decode_ping(&self.table, &self.endpoint, probe, &response)
+        })
+    }
+}
+
+fn check_permit(context: &CallContext) -> Result<(), Failure> {
+    if context.permit.is_withdrawn() {
+        return Err(Failure::new(
+            FailureKind::Cancelled,
+            Delivery::NotSent,
+            "the permit to send was withdrawn before anything was sent",
+        ));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for SyncEndpoint {
@@ -210,6 +235,7 @@ pub struct SyncEndpointBuilder {
     table: Table,
     batch_tasks: usize,
     batch_bytes: usize,
+    probe: bool,
     max_response_bytes: u64,
     #[cfg(feature = "gzip")]
     compress_above: Option<usize>,
@@ -244,6 +270,13 @@ impl SyncEndpointBuilder {
     /// Most payload bytes in one push. Default 1 MiB.
     pub fn batch_bytes(mut self, most: usize) -> Self {
         self.batch_bytes = most.max(1);
+        self
+    }
+
+    /// Never asks whether the backend can be reached. For a backend without the ping route on plain http in a trusted
+    /// network: its 404 is not to be told from that of a stranger. Elsewhere its absence is noticed.
+    pub fn without_probe(mut self) -> Self {
+        self.probe = false;
         self
     }
 
@@ -286,7 +319,7 @@ impl SyncEndpointBuilder {
                 orders_writes: true,
                 atomic_groups: true,
                 actions: true,
-                probe: false,
+                probe: self.probe,
             },
             max_response_bytes: self.max_response_bytes,
             #[cfg(feature = "gzip")]

@@ -56,20 +56,6 @@ pub trait Adapter: fmt::Debug + Send + Sync + 'static {
         Box::pin(async { Err(unsupported("a change feed")) })
     }
 
-    /// Finds out whether the backend itself is there: with nothing of the user's, without credentials, and so that
-    /// nothing in between (a portal, a proxy) can pass for it.
-    ///
-    /// # Errors
-    /// [`Failure`]; [`FailureKind::Intercepted`] when something else answered, [`FailureKind::Unsupported`] when the
-    /// backend cannot be asked.
-    fn probe<'a>(
-        &'a self,
-        _context: &'a CallContext,
-        _probe: &'a Probe,
-    ) -> BoxFuture<'a, Result<(), Failure>> {
-        Box::pin(async { Err(unsupported("a probe")) })
-    }
-
     /// Reads one record; `None` when the backend has none.
     ///
     /// # Errors
@@ -80,6 +66,23 @@ pub trait Adapter: fmt::Debug + Send + Sync + 'static {
         _entity: &'a EntityKey,
     ) -> BoxFuture<'a, Result<Option<RemoteEntity>, Failure>> {
         Box::pin(async { Err(unsupported("reading one record")) })
+    }
+
+    /// Asks whether the backend itself can be reached, in a way that nobody in between can answer for it (G13). It
+    /// carries no task and no credentials, and changes nothing.
+    ///
+    /// `Ok` says that the backend answered, not that it is well: the next push may still be refused.
+    ///
+    /// # Errors
+    /// [`Failure`]: [`FailureKind::Intercepted`] when somebody else answered, [`FailureKind::Unreachable`] when nobody
+    /// did, a kind of the backend's own (such as [`FailureKind::RateLimited`]) when it was reached and said no;
+    /// [`FailureKind::Unsupported`] when there is no way to ask, which says nothing of the network.
+    fn probe<'a>(
+        &'a self,
+        _context: &'a CallContext,
+        _probe: &'a Probe,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async { Err(unsupported("a probe")) })
     }
 }
 
@@ -259,10 +262,10 @@ pub struct Rejection {
     pub answer: Option<String>,
 }
 
-/// What a probe must answer to.
+/// One question whether the backend can be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Probe {
-    /// Fresh random bytes: an old answer, or one made for somebody else, does not fit them.
+    /// Drawn at random for this probe alone: an answer to any other is an old one, or somebody else's.
     pub nonce: [u8; 16],
 }
 

@@ -10,6 +10,7 @@
 //! | push | [`PushRequest`] → [`PushResponse`] | `POST {endpoint}` |
 //! | change feed | [`ChangesPage`] | `GET {endpoint}/changes?cursor=…&limit=…` |
 //! | one record | [`Record`] | `GET {endpoint}/entities/{entity_type}/{entity_id}` |
+//! | is it you? | [`Pong`] | `GET {endpoint}/ping?nonce=…` |
 //! | a refused request | [`Problem`] | any status of 400 and above, `application/problem+json` |
 //!
 //! Unknown members are ignored by both sides, so that either may be upgraded first. A status or code that this
@@ -21,11 +22,13 @@
 extern crate alloc;
 
 mod fields;
+mod ping;
 mod problem;
 mod pull;
 mod push;
 
 pub use fields::{Fields, FieldsError};
+pub use ping::{Pong, is_ping_nonce, ping_nonce, ping_proof};
 pub use problem::{CONTENT_TYPE_JSON, CONTENT_TYPE_PROBLEM, Problem, code};
 pub use pull::{ChangesPage, Record};
 pub use push::{ErrorDetail, Operation, PushRequest, PushResponse, Status, Task, TaskResult, task_code};

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use landfall_protocol::{ChangesPage, Problem, PushRequest, PushResponse, Record};
+use landfall_protocol::{ChangesPage, Pong, Problem, PushRequest, PushResponse, Record, ping_proof};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -70,7 +70,7 @@ fn every_golden_message_survives_the_types() {
     let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
-    assert!(paths.len() >= 16);
+    assert!(paths.len() >= 19);
     for path in paths {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let story: Story = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
@@ -88,6 +88,11 @@ fn every_golden_message_survives_the_types() {
                     }
                 }
                 (200, path) if path.starts_with("/sync/changes") => through::<ChangesPage>(&name, answer),
+                (200, path) if path.starts_with("/sync/ping") => {
+                    through::<Pong>(&name, answer);
+                    let pong: Pong = serde_json::from_str(answer).unwrap();
+                    assert_eq!(pong.proof, ping_proof(path.split_once('=').unwrap().1), "{name}");
+                }
                 (200, _) => through::<Record>(&name, answer),
                 _ => through::<Problem>(&name, answer),
             }

@@ -5,9 +5,11 @@
 //! | `POST {mount}` | [`landfall_protocol::PushResponse`] |
 //! | `GET {mount}/changes?cursor=…&limit=…` | [`landfall_protocol::ChangesPage`] |
 //! | `GET {mount}/entities/{entity_type}/{entity_id}` | [`landfall_protocol::Record`] |
+//! | `GET {mount}/ping?nonce=…` | [`landfall_protocol::Pong`] |
 //!
 //! A push passes, in this order: token, rate, content type and encoding, size as it travels, time, size after
-//! decompression, shape; nothing of the body is read for a caller without a token. Tests: `tests/http.rs`.
+//! decompression, shape; nothing of the body is read for a caller without a token. A ping passes nothing: it says that
+//! this program is here, to anybody, and costs less than a refusal. Tests: `tests/http.rs`.
 
 use std::io::Read as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +24,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::BodyExt as _;
-use landfall_protocol::{CONTENT_TYPE_JSON, CONTENT_TYPE_PROBLEM, Problem, code};
+use landfall_protocol::{
+    CONTENT_TYPE_JSON, CONTENT_TYPE_PROBLEM, PROTOCOL_VERSION, Pong, Problem, code, is_ping_nonce, ping_proof,
+};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 
@@ -90,6 +94,7 @@ pub(crate) fn uncounted(config: Config) -> Router {
         .route(endpoint, post(push))
         .route(&format!("{mount}/changes"), get(changes))
         .route(&format!("{mount}/entities/{{entity_type}}/{{entity_id}}"), get(entity))
+        .route(&format!("{mount}/ping"), get(ping))
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(Arc::new(app))
 }
@@ -284,6 +289,26 @@ async fn entity(
         app.store.entity(&tenant, kind, id).await.map_err(Refusal::into_problem)
     };
     record.await.map_or_else(problem, |record| json(&record))
+}
+
+#[derive(Debug, Deserialize)]
+struct PingQuery {
+    nonce: String,
+}
+
+/// Needs no token and counts towards no rate, like a refusal for want of a token: neither takes more than this. If the
+/// pings of strangers were counted together, one stranger could make every client believe that it cannot get through.
+/// The server's name stays out: it belongs to its tenants.
+async fn ping(query: Result<Query<PingQuery>, QueryRejection>) -> Response {
+    match query {
+        Ok(Query(PingQuery { nonce })) if is_ping_nonce(&nonce) => {
+            json(&Pong { protocol: PROTOCOL_VERSION, proof: ping_proof(&nonce), server_id: None })
+        }
+        _ => {
+            let detail = "a ping needs one nonce: 32 lower-case hexadecimal digits";
+            problem(Problem::new(400, code::MALFORMED, detail))
+        }
+    }
 }
 
 /// Reads a body and stops as soon as it is too long.

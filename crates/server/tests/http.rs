@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use landfall_protocol::ping_proof;
 use landfall_server::{Auth, Limits, RateLimit, Server, ServerError, ServerHandle, ServerOptions};
 use serde_json::{Value, json};
 use support::{Answer, Folder, call, first_push, post, post_as, task};
@@ -63,6 +64,54 @@ fn nobody_comes_in_without_a_token() {
             "health needs no token and tells nothing"
         );
         assert_eq!(post_as(addr, Some(ANNA), &body).json()["results"][0]["status"], "applied");
+    });
+}
+
+#[test]
+fn a_ping_is_answered_to_anybody_and_says_nothing_else() {
+    let limits = Limits { rate: Some(RateLimit { per_second: 0.01, burst: 1.0 }), ..Limits::default() };
+    with_server(ServerOptions { limits, ..two_tenants() }, |addr| {
+        let nonce = "0123456789abcdef0123456789abcdef";
+        for _ in 0..5 {
+            let answer = get(addr, &format!("/sync/ping?nonce={nonce}"));
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
+            assert_eq!(answer.json(), json!({"protocol": 1, "proof": ping_proof(nonce)}));
+        }
+        assert_eq!(get_as(addr, ANNA, "/sync/changes").status, 200, "pings take nothing of a tenant's rate");
+    });
+}
+
+#[test]
+fn what_is_not_one_whole_nonce_is_refused() {
+    with_server(ServerOptions::default(), |addr| {
+        let nonce = "0123456789abcdef0123456789abcdef";
+        let long = "0".repeat(5000);
+        for query in [
+            "".to_owned(),
+            "?".to_owned(),
+            "?nonce".to_owned(),
+            "?nonce=".to_owned(),
+            format!("?Nonce={nonce}"),
+            format!("?nonce={}", &nonce[1..]),
+            format!("?nonce={nonce}0"),
+            format!("?nonce={}", nonce.to_uppercase()),
+            format!("?nonce=%20{}", &nonce[1..]),
+            format!("?nonce={}%00", &nonce[1..]),
+            format!("?nonce={}g", &nonce[1..]),
+            format!("?nonce={nonce}&nonce={nonce}"),
+            format!("?nonce={long}"),
+            "?nonce=%ff".to_owned(),
+        ] {
+            let answer = get(addr, &format!("/sync/ping{query}"));
+            assert_eq!((answer.status, answer.problem().code.as_str()), (400, "malformed"), "{query}");
+            assert!(
+                !answer.body.contains("0123"),
+                "a refusal does not repeat what was asked: {}",
+                answer.body
+            );
+        }
+        assert_eq!(get(addr, &format!("/sync/ping?later=1&nonce={nonce}")).status, 200);
     });
 }
 
@@ -385,7 +434,9 @@ async fn stopping_finishes_what_was_begun_and_frees_the_port() {
 #[test]
 fn the_contract_names_every_route_and_code() {
     let contract = include_str!("../../../docs/openapi.yaml");
-    for route in ["/sync:", "/sync/changes:", "/sync/entities/{entity_type}/{entity_id}:", "/health:"] {
+    for route in
+        ["/sync:", "/sync/changes:", "/sync/entities/{entity_type}/{entity_id}:", "/sync/ping:", "/health:"]
+    {
         assert!(contract.contains(&format!("\n  {route}\n")), "{route}");
     }
     let codes = include_str!("../../protocol/src/problem.rs")

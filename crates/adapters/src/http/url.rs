@@ -72,6 +72,15 @@ impl Endpoint {
         if bare { format!("{}/", self.0) } else { self.0.clone() }
     }
 
+    /// Whether nobody can stand in between unseen: https, where the certificate would tell, or this machine.
+    pub fn proves_itself(&self) -> bool {
+        let host = |rest: &str| check_authority(rest.split('/').next().unwrap_or_default());
+        match self.0.split_once("://") {
+            Some(("http", rest)) => host(rest).is_ok_and(|host| is_this_machine(&host)),
+            _ => true,
+        }
+    }
+
     /// The address with segments appended, each percent-encoded.
     ///
     /// `None` when a segment is empty, `.` or `..`: even in the form `%2E%2E` programs on the way resolve these (the
@@ -159,6 +168,24 @@ fn is_this_machine(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_https_and_this_machine_prove_themselves() {
+        for (url, expected) in [
+            ("https://a.example/sync", true),
+            ("https://a.example", true),
+            ("HTTPS://A.example:8443", true),
+            ("http://localhost:8787/sync", true),
+            ("http://127.0.0.1", true),
+            ("http://[::1]:80/x", true),
+            ("http://a.example/sync", false),
+            ("http://192.168.1.7:8787", false),
+            ("http://localhost.example/sync", false),
+            ("http://a.example/localhost", false),
+        ] {
+            assert_eq!(Endpoint::parse(url, true).unwrap().proves_itself(), expected, "{url}");
+        }
+    }
 
     #[test]
     fn endpoints_are_taken_or_refused_with_their_reason() {
