@@ -144,6 +144,56 @@ pub enum Wait {
 }
 
 impl Wait {
+    /// Every reason, by the word under which it is serialised.
+    pub const REASONS: [&'static str; 20] = [
+        "answer",
+        "dead_letter",
+        "conflict",
+        "backoff",
+        "not_before",
+        "earlier_change",
+        "lane",
+        "dependency",
+        "group",
+        "paused",
+        "type_paused",
+        "lane_paused",
+        "unmetered_network",
+        "gate",
+        "offline",
+        "condition",
+        "suspended",
+        "lease",
+        "next_run",
+        "sync",
+    ];
+
+    /// The word for it, as it is serialised.
+    pub const fn reason(&self) -> &'static str {
+        Self::REASONS[match self {
+            Self::Answer => 0,
+            Self::DeadLetter { .. } => 1,
+            Self::Conflict { .. } => 2,
+            Self::Backoff { .. } => 3,
+            Self::NotBefore { .. } => 4,
+            Self::EarlierChange(_) => 5,
+            Self::Lane { .. } => 6,
+            Self::Dependency(_) => 7,
+            Self::Group { .. } => 8,
+            Self::Paused => 9,
+            Self::TypePaused => 10,
+            Self::LanePaused => 11,
+            Self::UnmeteredNetwork => 12,
+            Self::Gate { .. } => 13,
+            Self::Offline { .. } => 14,
+            Self::Condition { .. } => 15,
+            Self::Suspended => 16,
+            Self::Lease { .. } => 17,
+            Self::NextRun { .. } => 18,
+            Self::Sync => 19,
+        }]
+    }
+
     /// Whether somebody has asked for this wait, or owes a decision: then it is nobody's fault that nothing moves.
     pub(crate) const fn is_wished(&self) -> bool {
         matches!(

@@ -2,6 +2,7 @@
 
 use crate::automation::BackgroundController;
 use crate::clock::{Clock, SystemClock};
+use crate::connectivity::ConnectivityService;
 use crate::driver::{Driver, Parts};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -24,6 +25,7 @@ pub struct EngineBuilder {
     resolver: Option<Arc<dyn ConflictResolver>>,
     identity: Option<String>,
     background: Option<Arc<dyn BackgroundController>>,
+    connectivity: Option<Box<dyn ConnectivityService>>,
 }
 
 impl EngineBuilder {
@@ -36,6 +38,7 @@ impl EngineBuilder {
             resolver: None,
             identity: None,
             background: None,
+            connectivity: None,
         }
     }
 
@@ -79,6 +82,13 @@ impl EngineBuilder {
     #[must_use]
     pub fn identity(mut self, identity: impl Into<String>) -> Self {
         self.identity = Some(identity.into());
+        self
+    }
+
+    /// Who tells of the device: its network, its power, the screen. It is started with the engine and stopped with it.
+    #[must_use]
+    pub fn connectivity(mut self, service: impl ConnectivityService) -> Self {
+        self.connectivity = Some(Box::new(service));
         self
     }
 
@@ -134,6 +144,10 @@ impl EngineBuilder {
             resolver: self.resolver,
         };
         let (handle, opened) = Driver::start(parts)?;
-        Ok((Engine::new(handle, reader, self.background), opened))
+        let engine = Engine::new(handle, reader, self.background);
+        if let Some(service) = self.connectivity {
+            engine.listen_to(service);
+        }
+        Ok((engine, opened))
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::automation::BackgroundController;
 use crate::builder::EngineBuilder;
-use crate::driver::{Command, End};
+use crate::connectivity::{ConnectivityService, Reporter};
+use crate::driver::{Command, End, Hint};
 use crate::error::Error;
 use crate::events::{EventBus, EventStream};
 use crate::metrics::Metrics;
@@ -50,6 +51,8 @@ pub(crate) struct Handle {
     reader: Mutex<Option<Box<dyn StoreReader>>>,
     /// What the host plans windows in the background with.
     background: Option<Arc<dyn BackgroundController>>,
+    /// Who tells of the device.
+    connectivity: Mutex<Option<Box<dyn ConnectivityService>>>,
 }
 
 /// What only the engine's thread knows.
@@ -130,10 +133,15 @@ impl Handle {
             thread: Mutex::new(Some(thread)),
             reader: Mutex::new(None),
             background: None,
+            connectivity: Mutex::new(None),
         }
     }
 
     fn close(&self) {
+        let service = self.connectivity.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut service) = service {
+            service.stop();
+        }
         // The reader goes first: whoever leaves a store last tidies it up, and that must be the writer.
         drop(self.reader.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(self.commands.send(Command::Close));
@@ -533,6 +541,13 @@ impl Engine {
     /// What a running engine knows beside its store.
     pub(crate) fn live(&self) -> landfall_core::explain::Live {
         self.live_state().known.clone()
+    }
+
+    /// What the service tells goes to the machine until the engine is closed.
+    pub(crate) fn listen_to(&self, mut service: Box<dyn ConnectivityService>) {
+        let commands = self.handle.commands.clone();
+        service.start(Reporter::new(move |news| drop(commands.send(Command::Hear(Hint::Device(news))))));
+        *self.handle.connectivity.lock().unwrap_or_else(PoisonError::into_inner) = Some(service);
     }
 
     pub(crate) fn background_controller(&self) -> Option<&dyn BackgroundController> {

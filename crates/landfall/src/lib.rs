@@ -22,6 +22,9 @@
 //! // Whenever there may be a network: everything that can be sent now is sent, once.
 //! let report = engine.sync_blocking()?;
 //! println!("{} applied, {} left", report.applied, report.left.total());
+//!
+//! // Or leave that to the engine: after each change, when a retry is due, when the network comes back.
+//! engine.enable_auto_sync(landfall::AutoConfig::default())?;
 //! # Ok(())
 //! # }
 //! ```
@@ -53,8 +56,9 @@ pub use landfall_core as core;
 
 pub use landfall_core::adapter::Adapter;
 pub use landfall_core::change::{Change, DependsOn, Intent, Operation};
-pub use landfall_core::config::Config;
+pub use landfall_core::config::{AutoConfig, Config};
 pub use landfall_core::conflict::{Choice, ConflictDetector, ConflictRecord, Resolution, Resolved};
+pub use landfall_core::device::{Conditions, DeviceState};
 pub use landfall_core::dirty::{DirtyPayloadBuilder, DirtyTracker};
 pub use landfall_core::entity::{Base, Body, RemoteEntity, StoredEntity};
 pub use landfall_core::event::{Event, Report};
@@ -64,7 +68,7 @@ pub use landfall_core::failure::{Failure, FailureKind};
 pub use landfall_core::id::{ConflictId, EntityKey, TaskId};
 pub use landfall_core::inspect::{EntityStatus, Fate, TaskFilter};
 pub use landfall_core::machine::{
-    Cancelled, Directions, EnqueueError, Enqueued, Receipt, Scope, SessionEnd, TaskError,
+    Cancelled, Directions, EnqueueError, Enqueued, Receipt, RunBudget, Scope, SessionEnd, TaskError,
 };
 pub use landfall_core::merge::rule::{FieldPath, FieldRule, Rules, Strategy as ConflictStrategy};
 pub use landfall_core::model::{Model, TypeModel, Upcast, UpcastRules, WhenDead};
@@ -73,8 +77,9 @@ pub use landfall_core::store::{ConflictQuery, Controls, Counts, EntityPage, Stor
 pub use landfall_core::task::{JournalEntry, Orphaned, StateKind, Task, TaskState, Verdict};
 pub use landfall_core::value::{Fields, Value};
 pub use landfall_engine::{
-    Clock, ConflictResolver, Engine, EngineBuilder, EntityWatch, Error, EventStream, Imported, LoggedOut,
-    Logout, MetricsSnapshot, Notice, Restored, Status,
+    BackgroundController, BackgroundRun, BackgroundWish, Clock, ConflictResolver, ConnectivityService,
+    Engine, EngineBuilder, EntityWatch, Error, EventStream, Imported, LoggedOut, Logout, ManualConnectivity,
+    MetricsSnapshot, Notice, Reporter, Restored, Status,
 };
 
 /// Backends.

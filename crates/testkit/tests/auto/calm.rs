@@ -1,0 +1,150 @@
+//! Repeats stay calm (G11): a budget, the backend's own wish, one call ahead of the others, and a probe that carries
+//! nothing of the user's.
+
+use super::*;
+use landfall_core::device::DeviceState;
+use landfall_core::machine::{Directions, SessionEnd};
+
+#[test]
+fn a_network_that_flickers_cannot_make_a_storm() {
+    let mut bench = automatic_with(AutoConfig::default(), capabilities(EffectClass::OneEffect));
+    bench.enqueue(note("a")).unwrap();
+    let end = bench.mono_ms + 60 * 60 * 1000;
+    while bench.mono_ms < end {
+        bench.wait(SECOND);
+        bench.run();
+        if bench.machine.is_syncing() {
+            refuse(&mut bench, FailureKind::Unreachable);
+        }
+        bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(false)).unwrap());
+        bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(true)).unwrap());
+    }
+    // 60 in a burst and one in ten seconds, in an hour that would have had some 700 chances.
+    let sent = bench.sent.len();
+    assert!(sent <= 60 + 360 + 5, "{sent}");
+    assert!(sent > 100, "{sent}");
+}
+
+#[test]
+fn what_the_backend_asked_for_holds_after_a_restart_and_for_whoever_asks() {
+    let mut bench = automatic();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    ask_for_calm(&mut bench, 30 * MINUTE);
+    bench.crash();
+    bench.step(|step, _| step.run_by_itself(AutoConfig::default()));
+    bench.session(SessionEnd::OnePass, Directions::Both);
+    bench.step(|step, _| step.resume_app());
+    bench.wait(29 * MINUTE);
+    bench.session(SessionEnd::OnePass, Directions::Both);
+    assert_eq!(bench.sent.len(), 1, "also a person who asks does not storm");
+    let (kind, _) = bench.machine.gate().unwrap();
+    assert_eq!(kind, FailureKind::RateLimited);
+    while bench.sent.len() == 1 {
+        until_due(&mut bench, 2 * MINUTE).expect("it goes on soon after the half hour");
+    }
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    bench.crash();
+    bench.enqueue(note("b")).unwrap();
+    bench.session(SessionEnd::OnePass, Directions::Both);
+    assert_eq!(bench.sent.len(), 3, "a good answer ends it for good");
+}
+
+#[test]
+fn a_clock_that_jumped_makes_the_backends_wish_no_longer_than_the_longest_that_is_believed() {
+    let mut bench = automatic();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    ask_for_calm(&mut bench, 30 * MINUTE);
+    bench.wall_ms -= 365 * 24 * 3600 * 1000;
+    bench.crash();
+    bench.step(|step, _| step.run_by_itself(AutoConfig::default()));
+    let before = bench.mono_ms;
+    while bench.sent.len() == 1 {
+        until_due(&mut bench, 80 * MINUTE).expect("it goes on");
+    }
+    assert!(bench.mono_ms - before <= 76 * 60 * 1000);
+}
+
+#[test]
+fn after_trouble_one_call_goes_ahead_alone() {
+    let mut bench = automatic_with(
+        AutoConfig::default(),
+        Capabilities { batch_tasks: 1, ..capabilities(EffectClass::OneEffect) },
+    );
+    for n in 0..4 {
+        bench.enqueue(note(&n.to_string())).unwrap();
+    }
+    bench.wait(SECOND);
+    assert_eq!(bench.sent.len(), 2, "two at once as long as all is well");
+    for batch in bench.sent.clone() {
+        bench.fail(&batch, FailureKind::Unreachable, Delivery::NotSent);
+    }
+    until_due(&mut bench, MINUTE).unwrap();
+    assert_eq!(bench.sent.len(), 3, "one goes ahead");
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(bench.sent.len(), 5, "and the others follow");
+}
+
+#[test]
+fn a_probe_goes_ahead_where_something_in_between_has_answered_and_nothing_of_the_users_with_it() {
+    let mut bench = automatic();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    refuse(&mut bench, FailureKind::Intercepted);
+    for round in 1..20 {
+        let waited = until_due(&mut bench, 5 * SECOND).expect("a portal is asked again within seconds");
+        assert!(waited <= 5 * SECOND);
+        assert_eq!((bench.sent.len(), bench.probes.len()), (1, round));
+        let call = *bench.probes.last().unwrap();
+        let failure = Failure::new(FailureKind::Intercepted, Delivery::Answered, "a login page");
+        bench.step(|step, tx| step.probed(tx, call, &Err(failure)).unwrap());
+        let (kind, _) = bench.machine.gate().unwrap();
+        assert_eq!(kind, FailureKind::Intercepted);
+    }
+    until_due(&mut bench, 5 * SECOND).unwrap();
+    let call = *bench.probes.last().unwrap();
+    bench.step(|step, tx| step.probed(tx, call, &Ok(())).unwrap());
+    assert_eq!(bench.sent.len(), 2, "the proof opens the gate, and sending goes on in the same step");
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(bench.counts().total(), 0);
+}
+
+#[test]
+fn a_late_or_foreign_answer_to_a_probe_opens_nothing() {
+    let mut bench = automatic();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    refuse(&mut bench, FailureKind::Unreachable);
+    until_due(&mut bench, MINUTE).unwrap();
+    let call = *bench.probes.last().unwrap();
+    bench.step(|step, _| step.suspend());
+    bench.step(|step, tx| step.probed(tx, call, &Ok(())).unwrap());
+    assert!(bench.machine.gate().is_some(), "it was abandoned");
+    assert!(bench.cancelled.contains(&call));
+}
+
+#[test]
+fn a_backend_that_answers_a_probe_in_its_own_words_is_there() {
+    for (kind, expected) in [
+        (FailureKind::Forbidden, None),
+        (FailureKind::Unsupported, None),
+        (FailureKind::RateLimited, Some(FailureKind::RateLimited)),
+        (FailureKind::Transient, Some(FailureKind::Unreachable)),
+        (FailureKind::ServerChanged, Some(FailureKind::ServerChanged)),
+    ] {
+        let mut bench = automatic();
+        bench.enqueue(note("a")).unwrap();
+        bench.wait(SECOND);
+        refuse(&mut bench, FailureKind::Unreachable);
+        until_due(&mut bench, MINUTE).unwrap();
+        let call = *bench.probes.last().unwrap();
+        let failure = Failure::new(kind, Delivery::Answered, "its words");
+        bench.step(|step, tx| step.probed(tx, call, &Err(failure)).unwrap());
+        assert_eq!(bench.machine.gate().map(|(kind, _)| kind), expected, "{kind:?}");
+        assert_eq!(bench.sent.len(), if expected.is_none() { 2 } else { 1 });
+    }
+}

@@ -1,0 +1,242 @@
+//! A run begins by itself: after a change, when a retry is due, on every hint, and after a round that failed.
+
+use super::*;
+use landfall_core::device::{Conditions, Constraint, DeviceState};
+use landfall_core::machine::{Directions, SessionEnd};
+use landfall_core::time::Timestamp;
+
+#[test]
+fn a_change_goes_a_moment_later_together_with_those_that_came_meanwhile() {
+    let mut bench = automatic();
+    bench.enqueue(note("a")).unwrap();
+    bench.pass(Duration::from_millis(150));
+    bench.enqueue(note("b")).unwrap();
+    assert!(bench.sent.is_empty(), "it waits for others");
+    bench.wait(Duration::from_millis(199));
+    assert!(bench.sent.is_empty());
+    bench.wait(Duration::from_millis(1));
+    assert_eq!(bench.last_sent().tasks.len(), 2);
+}
+
+#[test]
+fn a_stream_of_changes_puts_a_run_off_for_two_seconds_at_most() {
+    let mut bench = automatic();
+    for n in 0..20 {
+        bench.enqueue(note(&n.to_string())).unwrap();
+        bench.wait(Duration::from_millis(100));
+    }
+    assert_eq!(bench.sent.len(), 1);
+}
+
+#[test]
+fn nothing_runs_by_itself_before_it_is_switched_on_and_after_it_is_switched_off() {
+    let mut bench = Bench::new();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(MINUTE);
+    assert!(bench.sent.is_empty());
+    bench.step(|step, _| step.run_by_itself(AutoConfig::default()));
+    bench.run();
+    assert_eq!(bench.sent.len(), 1, "what was there is sent at once");
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    bench.step(|step, _| step.run_on_demand());
+    bench.enqueue(note("b")).unwrap();
+    bench.wait(MINUTE);
+    assert_eq!(bench.sent.len(), 1);
+}
+
+#[test]
+fn a_round_that_failed_is_tried_again_without_a_new_write() {
+    for kind in [FailureKind::Unreachable, FailureKind::Transient, FailureKind::RateLimited] {
+        let mut bench = automatic_with(AutoConfig::default(), capabilities(EffectClass::OneEffect));
+        bench.enqueue(note("a")).unwrap();
+        bench.wait(SECOND);
+        for round in 1..12 {
+            assert_eq!(bench.sent.len(), round, "{kind:?}");
+            refuse(&mut bench, kind);
+            while bench.sent.len() == round {
+                until_due(&mut bench, 16 * MINUTE).expect("something is due within the cap");
+            }
+        }
+        let batch = bench.last_sent();
+        bench.apply(&batch, "1");
+        assert_eq!(bench.counts().total(), 0);
+    }
+}
+
+#[test]
+fn a_task_that_was_put_off_goes_when_it_is_due_also_after_a_restart() {
+    let mut bench = automatic();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &Outcome::Retry { after: Some(MINUTE), reason: "busy".into() });
+    bench.crash();
+    bench.step(|step, _| step.run_by_itself(AutoConfig::default()));
+    bench.wait(MINUTE - SECOND);
+    assert_eq!(bench.sent.len(), 1);
+    bench.wait(2 * SECOND);
+    assert_eq!(bench.sent.len(), 2);
+}
+
+#[test]
+fn a_moment_that_the_app_asked_for_begins_a_run() {
+    let mut bench = automatic();
+    let at = Timestamp(bench.wall_ms + 5_000);
+    bench.enqueue(note("a").not_before(at)).unwrap();
+    bench.wait(Duration::from_millis(4_999));
+    assert!(bench.sent.is_empty());
+    bench.wait(Duration::from_millis(1));
+    bench.run();
+    assert_eq!(bench.sent.len(), 1);
+}
+
+#[test]
+fn the_backend_is_read_at_an_interval_and_when_it_calls() {
+    let mut bench = reading();
+    assert_eq!(bench.pages.len(), 1);
+    let waited = until_due(&mut bench, 6 * MINUTE).unwrap();
+    assert!(waited >= 5 * MINUTE, "{waited:?}");
+    assert_eq!(bench.pages.len(), 2);
+    bench.page(Vec::new(), "1", false);
+    bench.step(|step, _| step.backend_called());
+    let waited = until_due(&mut bench, 5 * SECOND).unwrap();
+    assert!(waited <= 5 * SECOND);
+    assert_eq!(bench.pages.len(), 3);
+}
+
+#[test]
+fn a_reading_that_failed_is_tried_again_and_sending_does_not_read() {
+    let mut bench = reading();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    assert_eq!((bench.sent.len(), bench.pages.len()), (1, 1));
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    bench.step(|step, _| step.resume_app());
+    assert_eq!(bench.pages.len(), 2);
+    bench.fail_page(FailureKind::Transient);
+    until_due(&mut bench, MINUTE).unwrap();
+    assert_eq!(bench.pages.len(), 3);
+}
+
+#[test]
+fn what_is_heard_of_the_network_ends_a_wait_within_seconds_and_never_in_the_same_instant() {
+    let mut waits = std::collections::BTreeSet::new();
+    for n in 0..20 {
+        let mut bench = automatic_with(AutoConfig::default(), capabilities(EffectClass::OneEffect));
+        // Another random stream for each device.
+        (0..n).for_each(|_| bench.step(|step, _| step.wake()));
+        bench.enqueue(note("a")).unwrap();
+        bench.wait(SECOND);
+        for _ in 0..8 {
+            refuse(&mut bench, FailureKind::Unreachable);
+            let sent = bench.sent.len();
+            while bench.sent.len() == sent {
+                until_due(&mut bench, 16 * MINUTE).unwrap();
+            }
+        }
+        refuse(&mut bench, FailureKind::Unreachable);
+        let sent = bench.sent.len();
+        let far = bench.machine.next_wakeup().unwrap().0 - bench.mono_ms;
+        bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(false)).unwrap());
+        bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(true)).unwrap());
+        let mut waited = Duration::ZERO;
+        while bench.sent.len() == sent {
+            waited += until_due(&mut bench, 16 * MINUTE).unwrap();
+        }
+        assert!(waited <= 5 * SECOND || waited.as_millis() as u64 <= far, "{waited:?}");
+        waits.insert(waited);
+    }
+    assert!(waits.len() > 10, "{waits:?}");
+}
+
+#[test]
+fn a_device_without_a_network_is_tried_now_and_then_because_it_may_be_wrong() {
+    let mut bench = automatic();
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(false)).unwrap());
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    // The first run has just ended; it is not believed at once.
+    assert!(bench.sent.is_empty());
+    bench.wait(MINUTE);
+    bench.run();
+    assert_eq!(bench.sent.len(), 1);
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(bench.counts().total(), 0, "the device was wrong, and nothing was lost by it");
+}
+
+#[test]
+fn nothing_runs_while_a_condition_is_not_met_but_the_app_may_ask() {
+    let conditions = Conditions { battery_percent_min: 20, ..Conditions::default() };
+    let mut bench = automatic_with(AutoConfig { conditions, ..AutoConfig::default() }, with_probe());
+    let low = DeviceState { battery_percent: Some(5), charging: Some(false), ..DeviceState::default() };
+    bench.step(|step, tx| step.device_changed(tx, &low).unwrap());
+    let unmet = Some(Constraint::BatteryLow);
+    assert_eq!(events(&bench, |event| *event == Event::ConditionsChanged { unmet }), 1);
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(60 * MINUTE);
+    assert!(bench.sent.is_empty());
+    bench.session(SessionEnd::OnePass, Directions::Both);
+    assert_eq!(bench.sent.len(), 1);
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    bench.enqueue(note("b")).unwrap();
+    let charging = DeviceState { charging: Some(true), ..DeviceState::default() };
+    bench.step(|step, tx| step.device_changed(tx, &charging).unwrap());
+    bench.wait(SECOND);
+    assert_eq!(bench.sent.len(), 2);
+}
+
+#[test]
+fn a_sleeping_app_hands_everything_back_in_one_step_and_begins_nothing() {
+    let mut bench = automatic();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    assert!(bench.machine.leads());
+    bench.step(|step, _| step.suspend());
+    assert!(!bench.machine.leads() && !bench.machine.is_syncing());
+    assert_eq!(bench.cancelled.len(), 1);
+    bench.enqueue(note("b")).unwrap();
+    bench.wait(60 * MINUTE);
+    assert_eq!(bench.sent.len(), 1);
+    bench.step(|step, _| step.resume_app());
+    bench.run();
+    let again = bench.last_sent();
+    assert_eq!(again.tasks.len(), 2);
+    assert_eq!(again.tasks[0].key, bench.sent[0].tasks[0].key, "the same key, because nobody knows");
+}
+
+#[test]
+fn new_credentials_begin_a_run() {
+    let mut bench = automatic();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    refuse(&mut bench, FailureKind::Unauthenticated);
+    bench.step(|step, _| step.credentials_refreshed(false));
+    bench.wait(60 * MINUTE);
+    assert_eq!(bench.sent.len(), 1);
+    bench.step(|step, _| step.credentials_changed());
+    bench.run();
+    assert_eq!(bench.sent.len(), 2);
+}
+
+#[test]
+fn a_run_that_finds_nothing_to_do_does_not_spin() {
+    let mut bench = automatic();
+    // A change that waits for its parent, which is a dead letter: claimable by no run.
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &rejected("bad"));
+    bench.enqueue(note("a")).unwrap();
+    let mut wakeups = 0;
+    while until_due(&mut bench, 60 * MINUTE).is_some() && wakeups < 100 {
+        wakeups += 1;
+        if bench.mono_ms > 60 * 60 * 1000 {
+            break;
+        }
+    }
+    assert!(wakeups < 30, "{wakeups} in an hour");
+}
