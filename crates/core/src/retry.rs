@@ -5,6 +5,7 @@
 //! replayed. Tests: at the end of the file.
 
 use crate::config::RetryConfig;
+use crate::time::Timestamp;
 use core::time::Duration;
 
 /// How a wait is spread.
@@ -26,11 +27,7 @@ pub fn backoff(
     jitter: Jitter,
     asked: Option<Duration>,
 ) -> Duration {
-    let steps = failures.saturating_sub(1).min(63);
-    let growth = u64::from(config.factor).saturating_pow(steps);
-    let base = u64::try_from(config.base.as_millis()).unwrap_or(u64::MAX);
-    let cap = u64::try_from(config.cap.as_millis()).unwrap_or(u64::MAX);
-    let bound = base.saturating_mul(growth).min(cap);
+    let bound = bound(config, failures);
     let random = scatter(config.seed, subject, failures);
     let wait = match jitter {
         Jitter::Full => random % (bound + 1),
@@ -42,6 +39,26 @@ pub fn backoff(
         Some(asked) => asked.min(config.retry_after_cap) + wait.min(config.cap),
         None => wait,
     }
+}
+
+/// The longest wait after so many failures, in milliseconds.
+fn bound(config: &RetryConfig, failures: u32) -> u64 {
+    let steps = failures.saturating_sub(1).min(63);
+    let growth = u64::from(config.factor).saturating_pow(steps);
+    let base = u64::try_from(config.base.as_millis()).unwrap_or(u64::MAX);
+    let cap = u64::try_from(config.cap.as_millis()).unwrap_or(u64::MAX);
+    base.saturating_mul(growth).min(cap)
+}
+
+/// The moment near `at` that tasks after as many failures share, so that ten thousand of them that were put off go in a few calls
+/// instead of ten thousand. Never before `earliest`. Another replica has other moments.
+pub fn together(config: &RetryConfig, failures: u32, at: Timestamp, earliest: Timestamp) -> Timestamp {
+    /// Moments in the longest wait.
+    const MOMENTS: u64 = 8;
+    let step = i64::try_from((bound(config, failures) / MOMENTS).max(1)).unwrap_or(i64::MAX);
+    let shift = i64::try_from(config.seed >> 1).unwrap_or(0).rem_euclid(step);
+    let before = at.0.saturating_sub(at.0.saturating_sub(shift).rem_euclid(step));
+    Timestamp(if before < earliest.0 { before.saturating_add(step) } else { before })
 }
 
 /// A hash that spreads well and is the same everywhere (FNV-1a, then the finaliser of SplitMix64).
@@ -93,6 +110,28 @@ mod tests {
         assert!(wait(1, Jitter::Equal, Some(7)) >= Duration::from_secs(7));
         let config = RetryConfig::default();
         assert!(wait(1, Jitter::Equal, Some(u64::MAX / 2000)) <= config.retry_after_cap + config.cap);
+    }
+
+    #[test]
+    fn tasks_that_were_put_off_together_go_together_and_replicas_do_not() {
+        let moments = |seed, now: i64| {
+            let config = RetryConfig { seed, ..RetryConfig::default() };
+            let of = |n: u32| {
+                let wait = backoff(&config, &n.to_be_bytes(), 8, Jitter::Full, None);
+                let at = together(&config, 8, Timestamp(now).after(wait), Timestamp(now));
+                assert!(
+                    at >= Timestamp(now) && at <= Timestamp(now).after(config.base * 128 + config.base * 16)
+                );
+                at
+            };
+            (0..10_000).map(of).collect::<alloc::collections::BTreeSet<_>>()
+        };
+        let mine = moments(7 << 40, 1_700_000_000_000);
+        assert!(mine.len() <= 9, "{} moments", mine.len());
+        assert!(mine.is_disjoint(&moments(9 << 33, 1_700_000_000_000)));
+        for now in [0, -5, i64::MIN, i64::MAX - 200_000] {
+            moments(3, now.max(i64::MIN + 100_000));
+        }
     }
 
     #[test]

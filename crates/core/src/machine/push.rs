@@ -13,7 +13,7 @@ use crate::event::{Event, Exhausted, Origin, Outcomes};
 use crate::failure::{Delivery, Failure, FailureKind};
 use crate::id::{CallId, EntityKey, Fingerprint, IdempotencyKey, TaskId, Version};
 use crate::patch;
-use crate::retry::{Jitter, backoff};
+use crate::retry::{Jitter, backoff, together};
 use crate::store::{StoreError, StoreTx};
 use crate::task::{Frozen, Task, TaskState, Verdict};
 use crate::time::{Hlc, Timestamp};
@@ -778,7 +778,15 @@ impl Step {
         } else {
             Duration::ZERO
         };
-        let retry_at: Timestamp = self.now.wall.after(wait);
+        let earliest = self
+            .now
+            .wall
+            .after(asked.map_or(Duration::ZERO, |asked| asked.min(self.config.retry.retry_after_cap)));
+        let retry_at = match wait.is_zero() {
+            true => self.now.wall,
+            false => together(&self.config.retry, task.attempts, self.now.wall.after(wait), earliest),
+        };
+        let wait = self.now.wall.until(retry_at);
         let fate_open = task.frozen.as_ref().is_some_and(|frozen| frozen.open_sends > 0);
         if fate_open {
             task.become_state(TaskState::Unknown { retry_at });

@@ -89,6 +89,30 @@ fn after_trouble_one_call_goes_ahead_alone() {
 }
 
 #[test]
+fn many_tasks_that_were_put_off_go_again_in_a_few_calls() {
+    let mut bench = automatic();
+    for n in 0..400 {
+        bench.enqueue(note(&n.to_string())).unwrap();
+    }
+    bench.wait(3 * SECOND);
+    let mut answered = 0;
+    while answered < bench.sent.len() {
+        let batch = bench.sent[answered].clone();
+        answered += 1;
+        match bench.mono_ms {
+            0..120_000 => bench.outcome(&batch, &Outcome::Retry { after: None, reason: "busy".into() }),
+            _ => bench.apply(&batch, "1"),
+        }
+        while answered == bench.sent.len() && bench.counts().total() > 0 {
+            until_due(&mut bench, 16 * MINUTE).expect("something is due");
+        }
+    }
+    assert_eq!(bench.counts().total(), 0);
+    // Eight rounds of backoff in two minutes, with a few moments each; one by one it would be some thousands.
+    assert!(bench.sent.len() < 200, "{} calls", bench.sent.len());
+}
+
+#[test]
 fn a_probe_goes_ahead_where_something_in_between_has_answered_and_nothing_of_the_users_with_it() {
     let mut bench = automatic();
     bench.enqueue(note("a")).unwrap();
