@@ -5,9 +5,12 @@
 //! through, and a probe). In words, with an example for hosts: `docs/connectivity.md`. Tests: in each part, and
 //! `tests/connectivity.rs`.
 
+mod background;
 mod manual;
+mod system;
 
 pub use manual::ManualConnectivity;
+pub use system::SystemConnectivity;
 
 use landfall_core::device::DeviceState;
 use std::fmt;
