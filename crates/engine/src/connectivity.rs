@@ -7,9 +7,13 @@
 
 mod background;
 mod manual;
+mod network_manager;
+mod power;
 mod system;
 
 pub use manual::ManualConnectivity;
+pub use network_manager::NetworkManager;
+pub use power::PowerSupply;
 pub use system::SystemConnectivity;
 
 use landfall_core::device::DeviceState;

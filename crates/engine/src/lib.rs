@@ -23,7 +23,10 @@ mod watch;
 pub use accounts::{LoggedOut, Logout};
 pub use builder::EngineBuilder;
 pub use clock::{Clock, SystemClock};
-pub use connectivity::{ConnectivityService, ManualConnectivity, Reporter, Several, SystemConnectivity};
+pub use connectivity::{
+    ConnectivityService, ManualConnectivity, NetworkManager, PowerSupply, Reporter, Several,
+    SystemConnectivity,
+};
 pub use engine::{Engine, Imported, Status};
 pub use error::Error;
 pub use events::{EventStream, Notice};

@@ -84,7 +84,9 @@ impl Changes {
     pub(super) fn tell(&mut self, now: DeviceState) {
         if now != self.last {
             self.last = now;
-            self.reporter.tell(now);
+            if now != DeviceState::default() {
+                self.reporter.tell(now);
+            }
         }
     }
 }
@@ -119,13 +121,20 @@ mod tests {
     #[test]
     fn a_change_is_told_once() {
         let (sender, told) = channel();
-        let mut looks = [online(true), online(true), online(false), online(false), online(true)].into_iter();
+        let mut looks =
+            [online(true), online(true), online(false), DeviceState::default(), online(false), online(true)]
+                .into_iter();
         let reporter = Reporter::new(move |news| sender.send(news).unwrap());
         let look = move || looks.next().unwrap_or(online(true));
         let background = look_every("test", Duration::from_millis(1), reporter, look);
         assert_eq!(told.try_recv(), Ok(online(true)), "what is so now is told before start returns");
         let next = || told.recv_timeout(Duration::from_secs(10)).unwrap();
-        assert_eq!((next(), next()), (online(false), online(true)));
+        assert_eq!(
+            (next(), next()),
+            (online(false), online(false)),
+            "what was not known meanwhile may have changed"
+        );
+        assert_eq!(next(), online(true));
         assert!(told.recv_timeout(Duration::from_millis(50)).is_err());
         drop(background);
     }

@@ -26,7 +26,7 @@ const FAR_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)
 ///
 /// `online: Some(false)` is a hint, never a verdict: a server on this machine, or beside it on a network without a default
 /// route, is reached all the same, so whoever is told "offline" still tries such a backend. Metering and power are not
-/// known here. On phones the host knows more: [`ManualConnectivity`](super::ManualConnectivity).
+/// known here; see [`NetworkManager`](super::NetworkManager) and [`PowerSupply`](super::PowerSupply). On phones the host knows more: [`ManualConnectivity`](super::ManualConnectivity).
 #[derive(Debug)]
 pub struct SystemConnectivity {
     every: Duration,
