@@ -5,9 +5,16 @@
 //! through, and a probe). In words, with an example for hosts: `docs/connectivity.md`. Tests: in each part, and
 //! `tests/connectivity.rs`.
 
+mod background;
 mod manual;
+mod network_manager;
+mod power;
+mod system;
 
 pub use manual::ManualConnectivity;
+pub use network_manager::NetworkManager;
+pub use power::PowerSupply;
+pub use system::SystemConnectivity;
 
 use landfall_core::device::DeviceState;
 use std::fmt;

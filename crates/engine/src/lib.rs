@@ -27,7 +27,10 @@ pub use accounts::{LoggedOut, Logout};
 pub use automation::{BackgroundController, BackgroundRun, BackgroundWish};
 pub use builder::EngineBuilder;
 pub use clock::{Clock, SystemClock};
-pub use connectivity::{ConnectivityService, ManualConnectivity, Reporter, Several};
+pub use connectivity::{
+    ConnectivityService, ManualConnectivity, NetworkManager, PowerSupply, Reporter, Several,
+    SystemConnectivity,
+};
 pub use engine::{Engine, Imported, Status};
 pub use error::Error;
 pub use events::{EventStream, Notice};

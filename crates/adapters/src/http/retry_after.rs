@@ -77,6 +77,29 @@ mod tests {
             (None, &["Sun, 06 Nov 1994 08:50:37 GMT"], None),
             (Some("yesterday"), &["Sun, 06 Nov 1994 08:50:37 GMT"], None),
             (None, &["rubbish", "3", "5", "4"], Some(5)),
+            // The server's clock may show any year, in any of the three forms, and not the same form twice.
+            (Some("Sunday, 06-Nov-94 08:49:37 GMT"), &["Sun Nov  6 08:50:37 1994"], Some(60)),
+            (Some("Sun Nov  6 08:49:37 1994"), &["Sunday, 06-Nov-94 08:50:37 GMT"], Some(60)),
+            (Some("Fri, 01 Jan 2100 00:00:00 GMT"), &["Fri, 01 Jan 2100 00:02:00 GMT"], Some(120)),
+            (Some("Thu, 01 Jan 1970 00:00:00 GMT"), &["Thu, 01 Jan 1970 00:00:30 GMT"], Some(30)),
+            (Some("Thu, 31 Dec 2026 23:59:50 GMT"), &["Fri, 01 Jan 2027 00:00:20 GMT"], Some(30)),
+            (Some("  Sun, 06 Nov 1994 08:49:37 GMT "), &[" Sun, 06 Nov 1994 08:50:37 GMT  "], Some(60)),
+            // Two wishes, in two forms: the longer one.
+            (Some(NOW), &["30", "Sun, 06 Nov 1994 08:50:37 GMT"], Some(60)),
+            (Some(NOW), &["90", "Sun, 06 Nov 1994 08:50:37 GMT"], Some(90)),
+            (None, &["30", "Sun, 06 Nov 1994 08:50:37 GMT"], Some(30)),
+            // Times that no calendar has, and zones that HTTP does not.
+            (Some(NOW), &["Sun, 06 Nov 1994 25:00:00 GMT"], None),
+            (Some(NOW), &["Sun, 31 Feb 1994 08:50:37 GMT"], None),
+            (Some(NOW), &["Sun, 06 Nov 1994 08:50:37 +0100"], None),
+            (Some(NOW), &["Sun, 06 Nov 1994 08:50:37"], None),
+            (Some(NOW), &["1994-11-06T08:50:37Z"], None),
+            (None, &["007"], Some(7)),
+            (None, &["60, 120"], None),
+            (None, &["60s"], None),
+            (None, &["0x3c"], None),
+            (None, &["-0"], None),
+            (None, &["18446744073709551616"], Some(most)),
         ];
         for (date, values, expected) in cases {
             assert_eq!(wait(*date, values), *expected, "{values:?} at {date:?}");
