@@ -6,7 +6,8 @@ mod bench;
 use bench::{Bench, capabilities, open};
 use landfall_core::adapter::{Applied, EffectClass, Outcome, PushBatch, PushReply, Rejection};
 use landfall_core::change::Change;
-use landfall_core::config::Config;
+use landfall_core::config::{AutoConfig, Config};
+use landfall_core::device::DeviceState;
 use landfall_core::entity::{Base, Body, RemoteEntity};
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
@@ -480,4 +481,26 @@ fn handing_back_leaves_nothing_in_flight() {
     assert_eq!(bench.cancelled, [bench.sent[0].call]);
     let lease = bench.store.begin().unwrap().lease().unwrap().unwrap();
     assert!(lease.holder.is_empty());
+}
+
+/// Devices that were held back by having no network hear of it in the same moment: none of them goes in that moment.
+#[test]
+fn what_waited_for_a_network_goes_at_a_moment_of_the_devices_own_when_it_is_back() {
+    let online = |bench: &mut Bench, online| {
+        bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(online)).unwrap());
+    };
+    let mut bench = Bench::new();
+    bench.step(|step, _| step.run_by_itself(AutoConfig::default()));
+    bench.wait(Duration::from_secs(1));
+    online(&mut bench, false);
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.wait(Duration::from_secs(10));
+    assert!(bench.sent.is_empty(), "the device says that there is no network");
+    online(&mut bench, true);
+    assert!(bench.sent.is_empty(), "it went in the very moment of the news");
+    let spread = AutoConfig::default().spread;
+    let due = bench.machine.next_wakeup().expect("it goes by itself");
+    assert!(due.0 <= bench.mono_ms + u64::try_from(spread.as_millis()).unwrap());
+    bench.wait(spread);
+    assert_eq!(bench.sent.len(), 1);
 }

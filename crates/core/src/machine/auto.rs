@@ -136,6 +136,10 @@ impl Step {
         let is_back = device.online == Some(true) && before.online != Some(true);
         if is_back && before.online.is_some() {
             self.connectivity_regained();
+            // What was put off because there was no network is due at once on every device that hears this.
+            if let Some(at) = self.state.auto.regained_at {
+                self.state.auto.idle.1 = self.state.auto.idle.1.max(at);
+            }
         }
         if device.foreground == Some(true) && before.foreground == Some(false) {
             self.resume_app();
