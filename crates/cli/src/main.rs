@@ -4,6 +4,7 @@
 //! they read input, call the engine and show what it says. Tests: `tests/`, with the real binary.
 
 mod backend;
+mod budget;
 mod change_options;
 mod commands;
 mod confirm;

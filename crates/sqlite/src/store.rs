@@ -119,6 +119,8 @@ impl Store for SqliteStore {
     fn reopen(&mut self) -> Result<(), StoreError> {
         // First let go: what the failed connection believes must not be shared with the new one.
         self.opened = None;
+        // Each connection counts for itself.
+        self.data_version = None;
         self.opened = Some(self.options.connect(&self.path, false)?);
         self.owner = match self.owner_of(self.identity.as_deref()) {
             Ok(owner) => owner,
@@ -157,7 +159,7 @@ impl Store for SqliteStore {
         // Counts the commits of other connections; ours do not move it.
         let connection = &self.usable()?.connection;
         let version: i64 =
-            connection.query_row("PRAGMA data_version", [], |row| row.get(0)).map_err(failed)?;
+            connection.query_one("PRAGMA data_version", [], |row| row.get(0)).map_err(failed)?;
         Ok(self.data_version.replace(version) != Some(version))
     }
 

@@ -1,10 +1,11 @@
 //! `landfall sync`: one session with a backend, its progress and its report.
 //!
 //! All decisions are the engine's. Here: the arguments, Ctrl-C, and words for every way a session can end.
-//! Tests: `tests/kill_nine.rs`, `tests/rubbish_answers.rs`, `tests/cli_basics.rs`.
+//! Tests: `tests/kill_nine.rs`, `tests/rubbish_answers.rs`, `tests/budget.rs`, `tests/cli_basics.rs`.
 
 use super::task::explained;
 use crate::backend::BackendArgs;
+use crate::budget;
 use crate::duration::{self, words};
 use crate::exit::{self, Exit};
 use crate::output::{Output, many};
@@ -15,11 +16,11 @@ use crate::rules::{RuleArgs, WHEN_DEAD, Words, when_dead};
 use crate::stop::Stop;
 use crate::store::DbArgs;
 use crate::table::visible;
-use landfall_core::event::{Event, Report};
+use landfall_core::event::{Event, Exhausted, Report};
 use landfall_core::explain::Blocker;
 use landfall_core::failure::FailureKind;
 use landfall_core::id::TaskId;
-use landfall_core::machine::{Directions, SessionEnd};
+use landfall_core::machine::{Directions, RunBudget, SessionEnd};
 use landfall_core::model::WhenDead;
 use landfall_core::store::Counts;
 use landfall_core::task::TaskState;
@@ -34,6 +35,7 @@ const EXAMPLES: &str = "  landfall sync --db q.db --endpoint http://127.0.0.1:87
   landfall sync --db q.db --as alice --model app.json --endpoint https://api.example.com/sync
   landfall sync --db new.db --create --endpoint https://api.example.com/sync
   landfall sync --db q.db --endpoint https://api.example.com/sync --deadline 0 --json
+  landfall sync --db q.db --endpoint https://api.example.com/sync --budget 20s,2MB,500tasks
   landfall sync --db q.db --endpoint https://api.example.com/sync --conflict ask --deletes edit_wins
   landfall sync --db q.db --endpoint https://api.example.com/sync \\
     --field report.views=counter --field report.amount+currency=server";
@@ -65,6 +67,13 @@ pub(crate) struct Args {
     /// How long to go on, such as 500ms, 30s or 5m; 0 tries everything once.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
     deadline: Duration,
+    /// What this run may use instead: a time, a size, a number of tasks, or several of them, such as 20s,2MB,500tasks.
+    ///
+    /// Made for windows that a scheduler gives. No call begins that would not come back in time, what is too large for
+    /// the rest of the bytes is passed over, and what is left waits for the next run. Sizes: B, KB, MB, GB, KiB, MiB, GiB.
+    /// Without a time, everything is tried once.
+    #[arg(long, value_name = "BUDGET", value_parser = budget::parse, conflicts_with = "deadline")]
+    budget: Option<RunBudget>,
     /// The network is metered: changes that ask for another one wait.
     #[arg(long)]
     metered: bool,
@@ -85,6 +94,30 @@ impl Args {
             (false, false) => Directions::Both,
         }
     }
+
+    fn bounds(&self) -> Bounds {
+        match (self.budget, self.deadline) {
+            (Some(budget), _) => Bounds::Within(budget),
+            (None, Duration::ZERO) => Bounds::Until(SessionEnd::OnePass),
+            (None, within) => Bounds::Until(SessionEnd::Drained { within }),
+        }
+    }
+}
+
+/// What ends the run if nothing else does.
+#[derive(Clone, Copy)]
+enum Bounds {
+    Until(SessionEnd),
+    Within(RunBudget),
+}
+
+impl Bounds {
+    fn run(self, engine: &Engine, directions: Directions) -> Result<Report, Error> {
+        match self {
+            Self::Until(end) => engine.sync_with_blocking(end, directions),
+            Self::Within(budget) => engine.sync_within_blocking(budget, directions),
+        }
+    }
 }
 
 pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Problem> {
@@ -100,18 +133,15 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Problem> {
         engine.network_metered(true);
     }
     let stop = Stop::listen(|| {})?;
-    let end = match args.deadline {
-        Duration::ZERO => SessionEnd::OnePass,
-        within => SessionEnd::Drained { within },
-    };
     let started = Instant::now();
-    let (report, seen) = watch(&engine, end, args.directions(), &stop, output);
+    let (report, seen) = watch(&engine, args.bounds(), args.directions(), &stop, output);
     let report = report.map_err(|error| Problem::from(error).context(args.db.db.display()))?;
     let status = args.db.named(engine.status())?;
     let ended = Ended {
         report,
         seen,
         directions: args.directions(),
+        budget: args.budget,
         gate: status.gate,
         stopped: stop.is_asked(),
         seconds: started.elapsed().as_secs_f64(),
@@ -140,7 +170,7 @@ struct Seen {
 /// Runs the session and shows how far it is.
 fn watch(
     engine: &Engine,
-    end: SessionEnd,
+    bounds: Bounds,
     directions: Directions,
     stop: &Stop,
     output: &Output,
@@ -154,7 +184,7 @@ fn watch(
     let mut progress = Progress::new(output, if sends { to_send(&status.counts) } else { 0 });
     let session = {
         let engine = engine.clone();
-        thread::spawn(move || engine.sync_with_blocking(end, directions))
+        thread::spawn(move || bounds.run(&engine, directions))
     };
     let mut looked = Instant::now();
     loop {
@@ -242,6 +272,7 @@ struct Ended {
     report: Report,
     seen: Seen,
     directions: Directions,
+    budget: Option<RunBudget>,
     gate: Option<(FailureKind, String)>,
     stopped: bool,
     seconds: f64,
@@ -255,6 +286,8 @@ struct ForPrograms<'a> {
     complete: bool,
     #[serde(flatten)]
     report: &'a Report,
+    /// What the run was allowed; the report's `exhausted` says what of it ended the run.
+    budget: Option<BudgetReport>,
     /// Conflicts that the rules settled; null when that was not heard of all.
     conflicts_settled: Option<u64>,
     gate: Option<GateReport<'a>>,
@@ -269,6 +302,20 @@ struct ForPrograms<'a> {
 struct Blocked<'a> {
     task: TaskId,
     by: &'a Blocker,
+}
+
+#[derive(Serialize)]
+struct BudgetReport {
+    time_ms: Option<u64>,
+    bytes: Option<u64>,
+    tasks: Option<u64>,
+}
+
+impl From<RunBudget> for BudgetReport {
+    fn from(budget: RunBudget) -> Self {
+        let time_ms = budget.time.map(in_ms);
+        Self { time_ms, bytes: budget.bytes, tasks: budget.tasks }
+    }
 }
 
 #[derive(Serialize)]
@@ -309,6 +356,7 @@ impl Ended {
         ForPrograms {
             complete: self.report.is_complete(),
             report: &self.report,
+            budget: self.budget.map(BudgetReport::from),
             conflicts_settled: self.settled(),
             gate: self.gate.as_ref().map(|(kind, message)| GateReport { kind: *kind, message }),
             stopped: self.stopped,
@@ -324,6 +372,9 @@ impl Ended {
             output.line("stopped; nothing is lost")?;
         }
         output.line(self.summary())?;
+        if let (Some(what), Some(budget)) = (report.exhausted, &self.budget) {
+            output.line(format_args!("budget used up: {}", used_up(what, budget)))?;
+        }
         self.show_conflicts(output)?;
         if report.quarantined > 0 {
             output.line(format_args!(
@@ -471,10 +522,26 @@ impl Ended {
                 "these credentials may not read what others changed; `--push-only` only sends".into()
             }
             Some(Kind::RateLimited) => "the server asked to slow down; run the command again later".into(),
+            _ if args.budget.is_some() => "run the command again: it goes on where this run ended".into(),
             _ => "run the command again, or give it more time with --deadline".into(),
         });
         hints
     }
+}
+
+/// Which part of the budget ended the run, with what it was.
+fn used_up(what: Exhausted, budget: &RunBudget) -> String {
+    match what {
+        Exhausted::Time => format!("the time ({})", words(budget.time.map_or(0, in_ms))),
+        Exhausted::Bytes => {
+            format!("the bytes ({}); what is next does not fit", many(budget.bytes.unwrap_or(0), "byte"))
+        }
+        Exhausted::Tasks => format!("the tasks ({})", budget.tasks.unwrap_or(0)),
+    }
+}
+
+fn in_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn duration_text(seconds: f64) -> String {
