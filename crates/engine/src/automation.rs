@@ -3,6 +3,7 @@
 //! Everything here is a hint to the one question of the machine: when is the next run due? Nothing here decides.
 //! Tests: `tests/automation.rs`.
 
+use crate::connectivity::SystemConnectivity;
 use crate::driver::{Command, End, Hint};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -54,6 +55,9 @@ impl Engine {
     /// # Errors
     /// [`Error::Closed`].
     pub fn enable_auto_sync(&self, settings: AutoConfig) -> Result<(), Error> {
+        if self.connectivity().is_none() {
+            self.listen_to(Box::new(SystemConnectivity::new()));
+        }
         self.hear(Hint::RunByItself(Box::new(settings)))
     }
 

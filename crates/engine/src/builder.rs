@@ -86,6 +86,7 @@ impl EngineBuilder {
     }
 
     /// Who tells of the device: its network, its power, the screen. It is started with the engine and stopped with it.
+    /// Without one, auto-sync listens to [`SystemConnectivity`](crate::SystemConnectivity) once it is enabled.
     #[must_use]
     pub fn connectivity(mut self, service: impl ConnectivityService) -> Self {
         self.connectivity = Some(Box::new(service));

@@ -29,7 +29,7 @@ use landfall_core::store::{
 use landfall_core::task::{JournalEntry, Task};
 use landfall_core::time::Timestamp;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -534,7 +534,7 @@ impl Engine {
         self.handle.close();
     }
 
-    pub(crate) fn live_state(&self) -> std::sync::MutexGuard<'_, Live> {
+    pub(crate) fn live_state(&self) -> MutexGuard<'_, Live> {
         self.handle.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -547,7 +547,11 @@ impl Engine {
     pub(crate) fn listen_to(&self, mut service: Box<dyn ConnectivityService>) {
         let commands = self.handle.commands.clone();
         service.start(Reporter::new(move |news| drop(commands.send(Command::Hear(Hint::Device(news))))));
-        *self.handle.connectivity.lock().unwrap_or_else(PoisonError::into_inner) = Some(service);
+        *self.connectivity() = Some(service);
+    }
+
+    pub(crate) fn connectivity(&self) -> MutexGuard<'_, Option<Box<dyn ConnectivityService>>> {
+        self.handle.connectivity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn background_controller(&self) -> Option<&dyn BackgroundController> {

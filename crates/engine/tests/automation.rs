@@ -35,6 +35,14 @@ fn quick() -> AutoConfig {
     }
 }
 
+/// An engine that hears of the device only what the test says: the machine that runs the tests may have no network.
+fn engine(adapter: Scripted) -> Engine {
+    Engine::builder(MemoryStore::default(), adapter)
+        .connectivity(ManualConnectivity::new())
+        .build_blocking()
+        .unwrap()
+}
+
 fn wait_for(what: &str, is: impl Fn() -> bool) {
     let until = Instant::now() + SOON;
     while !is() {
@@ -60,7 +68,7 @@ fn flickering(is_down: &Arc<AtomicBool>) -> Scripted {
 
 #[test]
 fn a_change_is_sent_without_anybody_asking() {
-    let engine = Engine::builder(MemoryStore::default(), Scripted::honest()).build_blocking().unwrap();
+    let engine = engine(Scripted::honest());
     engine.enable_auto_sync(quick()).unwrap();
     for n in 0..10 {
         engine.enqueue_blocking(note(n)).unwrap();
@@ -77,7 +85,7 @@ fn a_change_is_sent_without_anybody_asking() {
 #[test]
 fn a_round_that_failed_is_tried_again_by_itself() {
     let is_down = Arc::new(AtomicBool::new(true));
-    let engine = Engine::builder(MemoryStore::default(), flickering(&is_down)).build_blocking().unwrap();
+    let engine = engine(flickering(&is_down));
     engine.enable_auto_sync(quick()).unwrap();
     engine.enqueue_blocking(note(1)).unwrap();
     wait_for("the closed gate", || engine.status().unwrap().gate.is_some());
@@ -130,6 +138,7 @@ fn a_pause_hands_back_at_once_and_asks_the_host_for_a_window() {
     let host = Host::default();
     let engine = Engine::builder(MemoryStore::default(), adapter)
         .background_controller(host.clone())
+        .connectivity(ManualConnectivity::new())
         .build_blocking()
         .unwrap();
     engine.enable_auto_sync(quick()).unwrap();
@@ -156,7 +165,7 @@ fn a_pause_hands_back_at_once_and_asks_the_host_for_a_window() {
 
 #[test]
 fn a_window_in_the_background_keeps_to_its_conditions_and_budget() {
-    let engine = Engine::builder(MemoryStore::default(), Scripted::honest()).build_blocking().unwrap();
+    let engine = engine(Scripted::honest());
     for n in 0..5 {
         engine.enqueue_blocking(note(n)).unwrap();
     }
@@ -178,7 +187,7 @@ fn a_window_in_the_background_keeps_to_its_conditions_and_budget() {
 
 #[test]
 fn a_reader_that_never_reads_its_events_costs_only_its_own_buffer() {
-    let engine = Engine::builder(MemoryStore::default(), Scripted::honest()).build_blocking().unwrap();
+    let engine = engine(Scripted::honest());
     let mut never_read = engine.events();
     let (status, mut read) = engine.watch().unwrap();
     assert_eq!(status.counts.total(), 0);

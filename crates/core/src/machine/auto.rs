@@ -271,7 +271,8 @@ impl Step {
         }
         let did_nothing = report.requests == 0 && report.pages == 0 && matches!(self.state.gate, Gate::Open);
         let runs = if did_nothing { self.state.auto.idle.0.saturating_add(1) } else { 0 };
-        // The first idle run may just have found nothing new; after that something is amiss.
+        // The first idle run may just have found nothing new. After that something is amiss: no way that leads here is
+        // known, and this is the net below.
         let wait = match runs {
             0 | 1 => Duration::ZERO,
             runs => backoff(&self.config.retry, b"run", runs, Jitter::Equal, None),

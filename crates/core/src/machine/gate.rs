@@ -155,6 +155,10 @@ impl Step {
     pub(super) fn all_is_well(&mut self, tx: &dyn StoreTx) -> Result<(), StoreError> {
         self.state.failures = 0;
         self.state.refreshed = false;
+        if self.state.device.online == Some(false) {
+            // It is there all the same: evidence counts for more than what the device believes.
+            self.state.device.online = None;
+        }
         self.state.repeats.gain(&self.config.retry);
         let replica = self.replica(tx)?;
         if replica.calm.take().is_some() {

@@ -631,6 +631,8 @@ impl Step {
             // Whoever leads now repeats what we sent, under the same keys.
             return Ok(());
         }
+        let clean = self.without_secrets(tx, sent, failure)?;
+        let failure = clean.as_ref().unwrap_or(failure);
         // A group stands and falls together.
         let alone = middle(sent) == 0;
         match failure.kind {
@@ -676,6 +678,30 @@ impl Step {
             }
             Kind::Cancelled => self.put_all_off(tx, sent, failure, false),
         }
+    }
+
+    /// What the backend said of a call, without the sensitive values that were sent in it; `None` if there were none.
+    fn without_secrets(
+        &mut self,
+        tx: &dyn StoreTx,
+        sent: &[Sent],
+        failure: &Failure,
+    ) -> Result<Option<Failure>, StoreError> {
+        if self.config.model.types.values().all(|of| of.sensitive.is_empty()) {
+            return Ok(None);
+        }
+        let mut secrets = Vec::new();
+        for task in self.tasks_of(tx, sent)? {
+            secrets.extend(self.config.model.secrets(&task.entity.entity_type, &task.intent.fields));
+        }
+        // The longest first, as one may be a part of another.
+        secrets.sort_by_key(|secret| core::cmp::Reverse(secret.len()));
+        let clean = |text: &str| crate::model::without(text, &secrets);
+        Ok((!secrets.is_empty()).then(|| {
+            Failure::new(failure.kind, failure.delivery, clean(&failure.message))
+                .retry_after(failure.retry_after)
+                .answered(failure.answer.as_deref().map(clean))
+        }))
     }
 
     /// Whether a task of unknown fate is put before a person instead of sent again.
@@ -747,7 +773,7 @@ impl Step {
             Delivery::Unknown => true,
             Delivery::Answered => matches!(kind, FailureKind::Transient | FailureKind::Protocol),
         };
-        let note = self.note(kind, None, message);
+        let note = self.note_of(&task, kind, None, message, &None);
         if counts {
             task.attempts = task.attempts.saturating_add(1);
         }
@@ -756,7 +782,7 @@ impl Step {
             frozen.open_sends += u32::from(ambiguous);
             let (fate_open, never_left) = (frozen.open_sends > 0, frozen.sends == 0);
             if fate_open && self.is_never_repeated(&task) {
-                let note = self.note(FailureKind::FateUnknown, None, message);
+                let note = self.note_of(&task, FailureKind::FateUnknown, None, message, &None);
                 return self.bury(tx, task, note);
             }
             // Turned away in words it may still arrive as a late copy: only what never left is known to be without effect.

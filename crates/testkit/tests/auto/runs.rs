@@ -165,6 +165,9 @@ fn a_device_without_a_network_is_tried_now_and_then_because_it_may_be_wrong() {
     let batch = bench.last_sent();
     bench.apply(&batch, "1");
     assert_eq!(bench.counts().total(), 0, "the device was wrong, and nothing was lost by it");
+    bench.enqueue(note("b")).unwrap();
+    bench.wait(SECOND);
+    assert_eq!(bench.sent.len(), 2, "a call that got through counts for more than what the device believes");
 }
 
 #[test]

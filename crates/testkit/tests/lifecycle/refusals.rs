@@ -290,3 +290,23 @@ fn giving_up_a_change_of_unknown_fate_shows_what_the_backend_has() {
     assert_eq!(bench.view("a"), r#"{"m":3,"n":2}"#);
     assert!(bench.entity("a").unwrap().staged.is_none());
 }
+
+/// A gateway's error page may repeat the request.
+#[test]
+fn what_the_app_marks_as_sensitive_is_in_no_reason_for_a_wait_either() {
+    let sensitive = TypeModel { sensitive: ["secret".to_owned()].into(), ..TypeModel::default() };
+    for kind in [FailureKind::Transient, FailureKind::RateLimited, FailureKind::Unauthenticated] {
+        let mut bench = modelled(of_type("card", sensitive.clone()));
+        bench.enqueue(Change::create("card", "a").set("secret", "hunter2")).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        let message = "upstream refused {\"secret\":\"hunter2\"}";
+        bench.answer(&batch, Err(Failure::new(kind, Delivery::Answered, message)));
+        let (_, told) = bench.machine.gate().unwrap();
+        assert!(told.contains("upstream refused") && !told.contains("hunter2"), "{told}");
+        let events = format!("{:?}", bench.events);
+        assert!(!events.contains("hunter2"), "{events}");
+        let history = format!("{:?}", bench.tasks()[0].history);
+        assert!(!history.contains("hunter2"), "{history}");
+    }
+}
