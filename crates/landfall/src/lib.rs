@@ -54,6 +54,7 @@ pub use landfall_core::adapter::Adapter;
 pub use landfall_core::change::{Change, DependsOn, Intent, Operation};
 pub use landfall_core::config::Config;
 pub use landfall_core::conflict::{Choice, ConflictDetector, ConflictRecord, Resolution, Resolved};
+pub use landfall_core::device::DeviceState;
 pub use landfall_core::dirty::{DirtyPayloadBuilder, DirtyTracker};
 pub use landfall_core::entity::{Base, Body, RemoteEntity, StoredEntity};
 pub use landfall_core::event::{Event, Report};
@@ -72,8 +73,9 @@ pub use landfall_core::store::{ConflictQuery, Controls, Counts, EntityPage, Stor
 pub use landfall_core::task::{JournalEntry, Orphaned, StateKind, Task, TaskState, Verdict};
 pub use landfall_core::value::{Fields, Value};
 pub use landfall_engine::{
-    Clock, ConflictResolver, Engine, EngineBuilder, EntityWatch, Error, EventStream, Imported, LoggedOut,
-    Logout, Notice, Restored, Status,
+    Clock, ConflictResolver, ConnectivityService, Engine, EngineBuilder, EntityWatch, Error, EventStream,
+    Imported, LoggedOut, Logout, ManualConnectivity, NetworkManager, Notice, PowerSupply, Reporter, Restored,
+    Several, Status, SystemConnectivity,
 };
 
 /// Backends.
