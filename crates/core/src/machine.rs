@@ -393,7 +393,7 @@ impl State {
             is_automatic: auto.is_on(),
             is_suspended: auto.is_suspended(),
             unmet: auto.unmet(&self.device),
-            offline_until: auto.told_offline_until(&self.device).map(wall),
+            offline_until: auto.told_offline_until(&self.device, self.failures).map(wall),
             next_run: auto.due().map(wall),
         }
     }

@@ -85,6 +85,11 @@ impl ConnectivityService for Several {
     }
 }
 
+/// The examples of the page are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/connectivity.md")]
+struct Guide;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -104,9 +104,11 @@ fn a_service_of_connectivity_is_listened_to_until_the_engine_is_closed() {
         .unwrap();
     engine.enable_auto_sync(quick()).unwrap();
     wait_for("the news", || engine.device().online == Some(false));
-    // The first run ends; from then on the device is believed for a minute.
-    std::thread::sleep(Duration::from_millis(200));
     let receipt = engine.enqueue_blocking(note(1)).unwrap();
+    // A call fails; from then on the device is believed for a minute.
+    wait_for("the closed gate", || {
+        engine.status().unwrap().gate.is_some() && !engine.status().unwrap().syncing
+    });
     let told = engine.explain(receipt.task.unwrap()).unwrap().unwrap();
     assert!(told.waits_for.iter().any(|wait| matches!(wait, Wait::Offline { .. })), "{told:?}");
     is_down.store(false, Ordering::SeqCst);

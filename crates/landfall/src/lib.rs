@@ -79,7 +79,8 @@ pub use landfall_core::value::{Fields, Value};
 pub use landfall_engine::{
     BackgroundController, BackgroundRun, BackgroundWish, Clock, ConflictResolver, ConnectivityService,
     Engine, EngineBuilder, EntityWatch, Error, EventStream, Imported, LoggedOut, Logout, ManualConnectivity,
-    MetricsSnapshot, Notice, Reporter, Restored, Status,
+    MetricsSnapshot, NetworkManager, Notice, PowerSupply, Reporter, Restored, Several, Status,
+    SystemConnectivity,
 };
 
 /// Backends.

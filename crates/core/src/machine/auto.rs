@@ -61,9 +61,10 @@ impl Auto {
         self.due
     }
 
-    /// The device says that it has no network: it is tried now and then all the same, because it may be wrong.
-    pub(super) fn told_offline_until(&self, device: &DeviceState) -> Option<Mono> {
-        let last = self.ended_at.filter(|_| device.online == Some(false))?;
+    /// The device says that it has no network, and the last call has failed: it is tried now and then all the same, because
+    /// the device may be wrong. Without a failure its word alone holds nothing up; a try that fails in it costs nothing.
+    pub(super) fn told_offline_until(&self, device: &DeviceState, failures: u32) -> Option<Mono> {
+        let last = self.ended_at.filter(|_| device.online == Some(false) && failures > 0)?;
         Some(last.after(self.settings.as_ref()?.offline_every))
     }
 
@@ -235,7 +236,8 @@ impl Step {
             Gate::Waiting { until, .. } => Some(*until),
             Gate::NeedsCredentials { .. } | Gate::Stopped { .. } => None,
         }?;
-        let network = self.state.auto.told_offline_until(&self.state.device).unwrap_or(gate);
+        let network =
+            self.state.auto.told_offline_until(&self.state.device, self.state.failures).unwrap_or(gate);
         Some(gate.max(network).max(self.state.auto.idle.1))
     }
 

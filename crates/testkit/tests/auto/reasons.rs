@@ -92,6 +92,8 @@ fn a_device_that_says_that_it_has_no_network() {
     let mut bench = automatic();
     bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(false)).unwrap());
     let receipt = bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    refuse(&mut bench, FailureKind::Unreachable);
     let until = one(&mut bench, &receipt, |wait| matches!(wait, Wait::Offline { .. }));
     assert_eq!(until, Some(MINUTE));
 }

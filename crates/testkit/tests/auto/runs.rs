@@ -157,17 +157,20 @@ fn a_device_without_a_network_is_tried_now_and_then_because_it_may_be_wrong() {
     bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(false)).unwrap());
     bench.enqueue(note("a")).unwrap();
     bench.wait(SECOND);
-    // The first run has just ended; it is not believed at once.
-    assert!(bench.sent.is_empty());
-    bench.wait(MINUTE);
+    assert_eq!(bench.sent.len(), 1, "its word alone holds nothing up");
+    refuse(&mut bench, FailureKind::Unreachable);
+    bench.wait(MINUTE - SECOND);
+    assert_eq!((bench.sent.len(), bench.probes.len()), (1, 0), "with a failure it does");
+    bench.wait(2 * SECOND);
     bench.run();
-    assert_eq!(bench.sent.len(), 1);
+    let call = *bench.probes.last().unwrap();
+    bench.step(|step, tx| step.probed(tx, call, &Ok(())).unwrap());
     let batch = bench.last_sent();
     bench.apply(&batch, "1");
     assert_eq!(bench.counts().total(), 0, "the device was wrong, and nothing was lost by it");
     bench.enqueue(note("b")).unwrap();
     bench.wait(SECOND);
-    assert_eq!(bench.sent.len(), 2, "a call that got through counts for more than what the device believes");
+    assert_eq!(bench.sent.len(), 3, "a call that got through counts for more than what the device believes");
 }
 
 #[test]
