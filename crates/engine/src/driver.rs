@@ -738,6 +738,7 @@ impl Driver {
                     });
                 }
                 Effect::Probe { context, call, probe } => {
+                    self.events.metrics.reads(Read::Probe);
                     let (sender, adapter) = (self.sender.clone(), Arc::clone(&self.adapter));
                     let span = self.trace.probe(call);
                     let work = move || calls::wait(adapter.probe(&context, &probe));

@@ -15,6 +15,7 @@ pub use histogram::Histogram;
 use crate::engine::Engine;
 use crate::error::Error;
 use landfall_core::event::{Event, Outcomes};
+use landfall_core::explain::Wait;
 use landfall_core::store::Counts;
 use landfall_core::task::Verdict;
 use serde::Serialize;
@@ -75,6 +76,10 @@ pub struct Counters {
     pub gate_closings: Words,
     /// How often reading paused, by reason.
     pub pull_pauses: Words,
+    /// How often work that could be sent did not move for too long, by what its oldest task waited for.
+    pub stalls: Words,
+    /// How often the wall clock jumped, or the device slept.
+    pub clock_jumps: u64,
     /// Runs of `sync`.
     pub sessions: u64,
     /// How often another holder took the queue over.
@@ -160,6 +165,12 @@ impl Engine {
 pub(crate) enum Read {
     Pull,
     Fetch,
+    Probe,
+}
+
+/// The word for what a task that does not move waits for first.
+pub(crate) fn nearest(waits_for: &[Wait]) -> &'static str {
+    waits_for.first().map_or("nothing", Wait::reason)
 }
 
 /// The engine's counters. One writer, its thread; whoever asks holds the lock for a copy.
@@ -203,6 +214,7 @@ impl Metrics {
         let kind = match read {
             Read::Pull => "pull",
             Read::Fetch => "fetch",
+            Read::Probe => "probe",
         };
         add(&mut self.lock().counters.requests, kind, 1);
         #[cfg(feature = "metrics")]
@@ -232,6 +244,8 @@ impl Counters {
             feed_restarts: 0,
             gate_closings: Words::new(),
             pull_pauses: Words::new(),
+            stalls: Words::new(),
+            clock_jumps: 0,
             sessions: 0,
             leases_lost: 0,
             damaged_rows: 0,
@@ -274,6 +288,8 @@ impl Counters {
             }
             Event::Quarantined { .. } => self.quarantined_records += 1,
             Event::Reconciling => self.feed_restarts += 1,
+            Event::Stalled { waits_for, .. } => add(&mut self.stalls, nearest(waits_for), 1),
+            Event::ClockJumped { .. } => self.clock_jumps += 1,
             Event::GateClosed { why, .. } => add(&mut self.gate_closings, why.as_str(), 1),
             Event::PullPaused { why, .. } => add(&mut self.pull_pauses, why.as_str(), 1),
             Event::SessionStarted => self.sessions += 1,

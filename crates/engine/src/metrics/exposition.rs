@@ -50,7 +50,7 @@ const fn gauge(
 }
 
 /// Every metric of the engine, in the order in which they are written.
-pub(super) const FAMILIES: [Family; 25] = [
+pub(super) const FAMILIES: [Family; 27] = [
     counter("landfall_tasks_enqueued_total", "Changes that became new tasks.", |it, out| {
         out.plain(it.since_open.enqueued_tasks);
     }),
@@ -113,6 +113,16 @@ pub(super) const FAMILIES: [Family; 25] = [
     }),
     counter("landfall_pull_pauses_total", "Pauses of reading, by reason.", |it, out| {
         out.words("kind", &it.since_open.pull_pauses);
+    }),
+    counter(
+        "landfall_stalls_total",
+        "Times that work did not move for too long, by what it waited for.",
+        |it, out| {
+            out.words("reason", &it.since_open.stalls);
+        },
+    ),
+    counter("landfall_clock_jumps_total", "Jumps of the wall clock, or sleeps of the device.", |it, out| {
+        out.plain(it.since_open.clock_jumps);
     }),
     counter("landfall_sessions_total", "Runs of sync.", |it, out| out.plain(it.since_open.sessions)),
     counter("landfall_leases_lost_total", "Times another holder took the queue over.", |it, out| {

@@ -77,6 +77,10 @@ pub(super) fn tell(event: &Event) {
             counter!("landfall_gate_closings_total", "kind" => why.as_str()).increment(1);
             gauge!("landfall_gate_closed").set(1.0);
         }
+        Event::Stalled { waits_for, .. } => {
+            counter!("landfall_stalls_total", "reason" => super::nearest(waits_for)).increment(1);
+        }
+        Event::ClockJumped { .. } => counter!("landfall_clock_jumps_total").increment(1),
         Event::GateOpened => gauge!("landfall_gate_closed").set(0.0),
         Event::PullPaused { why, .. } => {
             counter!("landfall_pull_pauses_total", "kind" => why.as_str()).increment(1);
