@@ -22,9 +22,12 @@ impl Step {
     /// Notices progress, or that there has been none for too long. Only while the machine runs by itself: otherwise it
     /// is the app that has not asked.
     pub(super) fn watch_progress(&mut self, tx: &mut dyn StoreTx) -> Result<(), StoreError> {
+        if !self.state.auto.is_on() || self.state.auto.is_suspended() {
+            self.state.quiet = None;
+            return Ok(());
+        }
         let counts = tx.counts()?;
-        let has_work = counts.pending + counts.in_flight + counts.unknown > 0;
-        if !has_work || !self.state.auto.is_on() || self.state.auto.is_suspended() {
+        if counts.pending + counts.in_flight + counts.unknown == 0 {
             self.state.quiet = None;
             return Ok(());
         }
