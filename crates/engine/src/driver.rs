@@ -222,6 +222,8 @@ pub(crate) struct Driver {
     retained: Vec<Command>,
     /// Set after a failed commit until the store could be reopened.
     broken: Option<StoreError>,
+    /// Until when nothing is tried by itself because the store has just refused a step.
+    rest_until: Option<Mono>,
     trace: Trace,
 }
 
@@ -296,6 +298,7 @@ impl Driver {
                         waiters: Vec::new(),
                         retained: Vec::new(),
                         broken: None,
+                        rest_until: None,
                         trace: Trace::default(),
                     };
                     driver.show();
@@ -339,7 +342,9 @@ impl Driver {
     fn wait(&mut self, tidy: bool) -> Option<Vec<Command>> {
         let now = self.clock.now().mono;
         let until = |moment: Mono| Duration::from_millis(moment.0.saturating_sub(now.0));
-        let mut deadline = self.machine.next_wakeup().map(until);
+        // What is due cannot be done while the store refuses: it is tried again soon, and not at once for ever.
+        let rest = self.rest_until.map_or(Duration::ZERO, until);
+        let mut deadline = self.machine.next_wakeup().map(|due| until(due).max(rest));
         if !self.retained.is_empty() {
             deadline = Some(deadline.map_or(STORE_RETRY, |known| known.min(STORE_RETRY)));
         }
@@ -365,11 +370,15 @@ impl Driver {
         }
     }
 
+    fn is_due(&self) -> bool {
+        let now = self.clock.now().mono;
+        let is_over = |at: Mono| at <= now;
+        self.machine.next_wakeup().is_some_and(is_over) && self.rest_until.is_none_or(is_over)
+    }
+
     /// Nothing was asked for: whether the machine has something to do, or another process has left something.
     fn has_something_to_do(&mut self) -> bool {
-        let now = self.clock.now().mono;
-        let is_due = self.machine.next_wakeup().is_some_and(|at| at <= now);
-        if is_due || !self.retained.is_empty() || !self.waiters.is_empty() || self.broken.is_some() {
+        if self.is_due() || !self.retained.is_empty() || !self.waiters.is_empty() || self.broken.is_some() {
             return true;
         }
         match self.store.changed_elsewhere() {
@@ -423,8 +432,10 @@ impl Driver {
         if poked || writes.iter().any(|command| matches!(command, Command::Sync { .. })) {
             self.take_incoming();
         }
-        // A group without anything in it is a wake-up, and the machine has something to do.
-        if !writes.is_empty() || (alone.is_empty() && reads.is_empty()) {
+        // A group without anything in it is a wake-up, and the machine has something to do; so it has after a poke, and when
+        // its alarm is due, however many readers there are.
+        let is_wakeup = alone.is_empty() && reads.is_empty();
+        if !writes.is_empty() || is_wakeup || poked || self.is_due() {
             self.commit(writes);
         }
         for command in alone {
@@ -540,6 +551,10 @@ impl Driver {
     fn open_anew(&mut self) -> Result<Machine, StoreError> {
         let mut machine = open_machine(&mut *self.store, &*self.adapter, &self.config, &mut *self.clock)?;
         machine.follow(&self.machine);
+        if machine.runs_by_itself() {
+            // Its alarm is set by its first step.
+            self.retained.push(Command::Poke);
+        }
         Ok(machine)
     }
 
@@ -567,6 +582,7 @@ impl Driver {
     fn commit(&mut self, mut commands: Vec<Command>) {
         let _commit = self.trace.commit(commands.len());
         if let Err(error) = self.mend() {
+            self.rest();
             return self.refuse(commands, &error);
         }
         let mut step = self.machine.step(self.clock.now(), self.clock.entropy());
@@ -580,6 +596,7 @@ impl Driver {
         match outcomes {
             Ok((outcomes, Ok(()))) => {
                 let effects = self.machine.apply(step);
+                self.rest_until = None;
                 self.deliver(commands, outcomes);
                 self.carry_out(effects);
             }
@@ -590,9 +607,14 @@ impl Driver {
             }
             Err(error) => {
                 tracing::warn!(%error, "a step was rolled back");
+                self.rest();
                 self.refuse(commands, &error);
             }
         }
+    }
+
+    fn rest(&mut self) {
+        self.rest_until = Some(self.clock.now().mono.after(STORE_RETRY));
     }
 
     /// A commit failed: reopens the store, looks whether it landed after all, and tells the truth.

@@ -19,7 +19,7 @@ use landfall_engine::{
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::{Scripted, apply};
+use support::{Broken, BrokenStore, Scripted, apply};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -231,4 +231,40 @@ fn a_refused_hint_is_no_error_and_a_closed_engine_says_so() {
     engine.backend_called();
     engine.connectivity_regained();
     assert!(engine.enable_auto_sync(AutoConfig::default()).is_err());
+}
+
+#[test]
+fn a_store_that_refuses_is_asked_again_soon_and_not_without_end() {
+    let store = BrokenStore::new(MemoryStore::default());
+    let (control, begins) = (store.control(), store.begins());
+    let engine = Engine::builder(store, Scripted::honest())
+        .connectivity(ManualConnectivity::new())
+        .build_blocking()
+        .unwrap();
+    engine.enable_auto_sync(AutoConfig { debounce: Duration::from_millis(200), ..quick() }).unwrap();
+    engine.enqueue_blocking(note(1)).unwrap();
+    control.refuse_begins(1_000_000);
+    let before = begins.load(Ordering::SeqCst);
+    std::thread::sleep(Duration::from_millis(1_500));
+    let asked = begins.load(Ordering::SeqCst) - before;
+    assert!((1..20).contains(&asked), "{asked} times in a second and a half");
+    control.refuse_begins(0);
+    wait_for("the empty queue", || is_empty(&engine));
+}
+
+#[test]
+fn a_commit_that_fails_in_a_run_does_not_end_the_running() {
+    for landed in [false, true] {
+        let store = BrokenStore::new(MemoryStore::default());
+        let control = store.control();
+        let engine = Engine::builder(store, Scripted::honest())
+            .connectivity(ManualConnectivity::new())
+            .build_blocking()
+            .unwrap();
+        let alone = AutoConfig { debounce: Duration::from_millis(200), look_every: None, ..quick() };
+        engine.enable_auto_sync(alone).unwrap();
+        engine.enqueue_blocking(note(1)).unwrap();
+        control.next_commit(Broken::Fails { landed });
+        wait_for("the empty queue", || is_empty(&engine));
+    }
 }
