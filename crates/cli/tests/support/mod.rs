@@ -3,6 +3,7 @@
 //! No test shares a file or a port with another; everything a test starts ends with it.
 #![allow(dead_code, reason = "each test file uses another part")]
 
+pub(crate) mod agents;
 pub(crate) mod devices;
 
 use rusqlite::{Connection, OpenFlags};
