@@ -5,6 +5,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod devices;
+pub(crate) mod portal;
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
