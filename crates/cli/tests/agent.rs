@@ -7,6 +7,7 @@
 mod support;
 
 use landfall_testkit::proxy::{Fault, FaultPlan, FaultProxy};
+use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
@@ -35,15 +36,25 @@ fn what_others_enqueue_arrives_by_itself_also_after_an_outage() {
     let told = agent.hears("gate_closed", SOON);
     assert_eq!(told["why"], "unreachable", "{told}");
     assert!(told["wait_ms"].as_u64().is_some(), "the next try is named: {told}");
+    // The outage lasts: it is tried again and again.
+    let started = agent.hears("started", SOON);
+    let address = page_of(&started);
+    let closings = r#"landfall_gate_closings_total{kind="unreachable"}"#;
+    let page = || ask(&address, "GET /metrics HTTP/1.1\r\n\r\n");
+    until(SOON * 3, || number(&page(), closings).is_some_and(|tries| tries >= 4.0), page);
     assert_eq!(counts(&db), [5, 0, 0, 0, 0]);
+    let closed = agent.said().iter().filter(|line| line["event"] == "gate_closed").count();
+    assert_eq!(closed, 1, "told once: {:?}", agent.said());
     let server = Server::start(file);
     gate.set_upstream(server.addr);
     gate.set_offline(false).unwrap();
     until_empty(&db, Duration::from_secs(20));
     agent.hears("gate_opened", SOON);
 
-    let attempts = run!["journal", "--json", "--db", &db, &tasks[0]];
-    assert_eq!(attempts.code, Some(0), "{attempts:?}");
+    for task in tasks {
+        let ended = run!["task", "--json", "--db", &db, &task].ends(0).json();
+        assert_eq!(ended["verdict"], "applied", "{ended}");
+    }
     assert!(agent.terminate().success());
     agent.hears("stopped", SOON);
     let stored = Stored::read(&server.stop());
@@ -93,8 +104,7 @@ fn the_page_of_numbers_counts_and_is_nothing_else() {
     let db = scratch.text("q.db");
     let agent = Agent::start(&db, &server.endpoint(), &["--create", "--metrics", "127.0.0.1:0"]);
     let started = agent.hears("started", SOON);
-    let address = started["metrics"].as_str().unwrap().strip_prefix("http://").unwrap();
-    let address = address.strip_suffix("/metrics").unwrap();
+    let address = &page_of(&started);
     for number in 0..3 {
         enqueue(&db, &number.to_string(), r#"{"n":1}"#);
     }
@@ -143,6 +153,32 @@ fn wrong_arguments_are_refused_before_anything_begins() {
         support::run(base.iter().chain(more)).fails(fragment);
     }
     assert!(!scratch.path("none.db").exists());
+}
+
+#[test]
+fn the_units_in_the_documents_use_flags_that_are_there() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples/systemd");
+    let scratch = Scratch::new("agent-units");
+    let mut commands = 0;
+    for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for command in text.lines().filter_map(|line| line.strip_prefix("ExecStart=")) {
+            commands += 1;
+            let args = command.split(' ').skip(1).filter(|arg| *arg != "--create");
+            let mut landfall = support::landfall();
+            landfall.env("API_TOKEN", "0123456789abcdef").env("LANDFALL_DB", scratch.path("none.db"));
+            landfall.env("LANDFALL_ENDPOINT", "http://127.0.0.1:9/sync");
+            // As far as it gets without --create: the arguments are understood, and there is no queue.
+            support::Ran::from(landfall.args(args).output().unwrap()).fails("there is no queue");
+        }
+    }
+    assert_eq!(commands, 2);
+}
+
+/// Where the numbers are, from the first line.
+fn page_of(started: &Value) -> String {
+    let url = started["metrics"].as_str().unwrap();
+    url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap().to_owned()
 }
 
 #[track_caller]
