@@ -98,6 +98,29 @@ fn dead_letters_are_told_and_do_not_end_it() {
 }
 
 #[test]
+fn refused_credentials_are_asked_for_again_until_they_are_good() {
+    let scratch = Scratch::new("agent-token");
+    let tokens = scratch.file("tokens.txt", "0123456789abcdef-good anna\n");
+    let server = Server::start_with(scratch.path("server.db"), &["--token-file", &tokens]);
+    let (db, token) = (scratch.text("q.db"), scratch.file("token", "0123456789abcdef-old\n"));
+    let asked = scratch.file("asked", "");
+    let command = format!("cat '{token}'; echo >> '{asked}'");
+    let more = ["--create", "--retry-cap", "1s", "--token-command", &command];
+    let mut agent = Agent::start(&db, &server.endpoint(), &more);
+    enqueue(&db, "n1", r#"{"n":1}"#);
+    let told = agent.hears("gate_closed", SOON);
+    assert_eq!((&told["why"], &told["wait_ms"]), (&"unauthenticated".into(), &Value::Null), "{told}");
+    assert_eq!(counts(&db), [1, 0, 0, 0, 0]);
+    // At the beginning, and once when the token was refused; only then the good one is there.
+    let times = || std::fs::read_to_string(&asked).unwrap().lines().count();
+    until(SOON, || times() >= 2, || times().to_string());
+    scratch.file("token", "0123456789abcdef-good\n");
+    until_empty(&db, SOON);
+    assert!(agent.terminate().success());
+    Stored::read(&server.stop()).has_one_effect_per_task();
+}
+
+#[test]
 fn the_page_of_numbers_counts_and_is_nothing_else() {
     let scratch = Scratch::new("agent-page");
     let server = Server::start(scratch.path("server.db"));
