@@ -1,6 +1,7 @@
 //! One file per command: its arguments, then what it does.
 
 pub(crate) mod accounts;
+pub(crate) mod agent;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod conflicts;

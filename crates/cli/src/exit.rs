@@ -22,6 +22,12 @@ Exit codes:
   2  the time was over first; a `landfall sync` will go on with it
   3  it waits for a person, or it has ended without effect";
 
+/// The codes of `landfall agent`.
+pub(crate) const TABLE_AGENT: &str = "\
+Exit codes:
+  0  it was told to stop; nothing is lost
+  1  wrong usage, or a local error that it cannot go on after";
+
 /// The codes of commands that only read or store.
 pub(crate) const TABLE_LOCAL: &str = "\
 Exit codes:

@@ -50,6 +50,7 @@ struct Cli {
 enum Command {
     Enqueue(Box<commands::enqueue::Args>),
     Sync(commands::sync::Args),
+    Agent(commands::agent::Args),
     Status(commands::status::Args),
     Queue(commands::queue::Args),
     Task(commands::task::Args),
@@ -77,7 +78,7 @@ enum Command {
 
 /// The commands under the headings of `landfall --help`.
 const GROUPS: [(&str, &[&str]); 6] = [
-    ("Record and send", &["enqueue", "sync", "status"]),
+    ("Record and send", &["enqueue", "sync", "agent", "status"]),
     (
         "Queued changes",
         &["queue", "task", "explain", "wait", "cancel", "retry-now", "pause", "resume", "dead", "journal"],
@@ -129,6 +130,7 @@ fn run(command: Command, output: &Output) -> Result<Exit, Problem> {
     match command {
         Command::Enqueue(args) => commands::enqueue::run(*args, output),
         Command::Sync(args) => commands::sync::run(args, output),
+        Command::Agent(args) => commands::agent::run(&args, output),
         Command::Status(args) => commands::status::run(&args, output),
         Command::Queue(args) => commands::queue::run(&args, output),
         Command::Task(args) => commands::task::run(&args, output),

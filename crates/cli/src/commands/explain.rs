@@ -1,8 +1,9 @@
 //! `landfall explain TASK`: why a task has not been sent, reason by reason.
 //!
-//! Tests: `tests/lifecycle.rs`.
+//! What holds up everything is known to the process that sends; its last words are in the task's history, so they are told
+//! here as well. Tests: `tests/lifecycle.rs`, `tests/captive_portal.rs`.
 
-use super::task::{self, id, record};
+use super::task::{self, failure_text, id, record};
 use crate::exit::{self, Exit, TABLE_LOCAL};
 use crate::moment;
 use crate::output::Output;
@@ -10,8 +11,11 @@ use crate::problem::Problem;
 use crate::reasons::sentence;
 use crate::store::DbArgs;
 use crate::table::visible;
+use landfall_core::explain::Explanation;
 use landfall_core::id::TaskId;
+use landfall_core::task::FailureNote;
 use landfall_engine::{Clock, SystemClock};
+use serde::Serialize;
 
 const EXAMPLES: &str = "  landfall explain --db q.db 0b9c5a1e-6f0d-5b0e-9c1a-2f4f6a3a9d10
   landfall explain --db q.db --json 0b9c5a1e-6f0d-5b0e-9c1a-2f4f6a3a9d10 | jq -r '.waits_for[].reason'";
@@ -30,6 +34,14 @@ pub(crate) struct Args {
     task: TaskId,
 }
 
+#[derive(Serialize)]
+struct ForPrograms<'a> {
+    #[serde(flatten)]
+    explanation: &'a Explanation,
+    /// What the last try met, if any was made.
+    last_failure: Option<&'a FailureNote>,
+}
+
 pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
     let (engine, model) = args.db.queue()?;
     let now = SystemClock::default().now().wall;
@@ -39,7 +51,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         return Ok(Exit::Done);
     };
     if output.is_json() {
-        output.json(&explanation)?;
+        output.json(&ForPrograms { explanation: &explanation, last_failure: task.history.last() })?;
         return Ok(Exit::Done);
     }
     output.line(format_args!(
@@ -55,6 +67,10 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
     }
     for wait in &explanation.waits_for {
         output.line(sentence(wait, &explanation, now))?;
+    }
+    if let Some(failure) = task.history.last() {
+        let text = format!("The last try met {} ({}).", failure_text(failure), moment::both(failure.at, now));
+        output.line(visible(&text))?;
     }
     if task.standing.cancelling {
         output.line("You asked to cancel it: that happens unless it turns out to have taken effect.")?;

@@ -3,7 +3,9 @@
 //! No test shares a file or a port with another; everything a test starts ends with it.
 #![allow(dead_code, reason = "each test file uses another part")]
 
+pub(crate) mod agents;
 pub(crate) mod devices;
+pub(crate) mod portal;
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
