@@ -119,6 +119,9 @@ pub struct RetryConfig {
     /// Upper bound of the wait while something in between answers, such as a portal. 5 s: whoever logs in there
     /// waits for it, and the backend does not see the tries.
     pub intercepted_cap: Duration,
+    /// The first wait before credentials that were refused are tried or asked for again while the machine runs by itself;
+    /// it doubles up to [`cap`](Self::cap). 1 min: asking costs a service, or a person, something.
+    pub credentials_base: Duration,
     /// Makes jitter of two replicas differ, and a simulation repeatable.
     pub seed: u64,
 }
@@ -135,6 +138,7 @@ impl Default for RetryConfig {
             budget: 60,
             budget_every: Duration::from_secs(10),
             intercepted_cap: Duration::from_secs(5),
+            credentials_base: Duration::from_secs(60),
             seed: 0,
         }
     }

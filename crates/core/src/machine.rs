@@ -83,6 +83,8 @@ struct State {
     failures: u32,
     /// Whether fresh credentials were already asked for since the last good answer.
     refreshed: bool,
+    /// How often in a row credentials were refused.
+    refusals: u32,
     /// Most tasks in the next call; halves after trouble, doubles after success.
     batch_tasks: usize,
     /// The lease, while we hold it.
@@ -256,6 +258,7 @@ impl Machine {
             gate: Gate::Open,
             failures: 0,
             refreshed: false,
+            refusals: 0,
             batch_tasks,
             lease: None,
             rival: None,
@@ -388,7 +391,7 @@ impl State {
         Live {
             syncing: self.session.is_some(),
             gate: self.gate.why().map(|(why, message)| (why, message.into())),
-            gate_until: self.gate.until().map(wall),
+            gate_until: self.gate.until().filter(|_| auto.is_on() || self.gate.opens_by_itself()).map(wall),
             metered: self.device.metered == Some(true),
             is_automatic: auto.is_on(),
             is_suspended: auto.is_suspended(),

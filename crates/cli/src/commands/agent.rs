@@ -17,8 +17,6 @@ use crate::stop::Stop;
 use crate::store::DbArgs;
 use crate::table::visible;
 use landfall_core::config::AutoConfig;
-use landfall_core::failure::FailureKind;
-use landfall_core::machine::SessionEnd;
 use landfall_core::model::WhenDead;
 use landfall_engine::{Engine, EventStream};
 use news::{Line, Reporter};
@@ -26,7 +24,7 @@ use page::Page;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const EXAMPLES: &str = "  landfall agent --db q.db --endpoint http://127.0.0.1:8787/sync
   landfall agent --db q.db --create --endpoint https://api.example.com/sync --token-env API_TOKEN
@@ -36,9 +34,8 @@ const EXAMPLES: &str = "  landfall agent --db q.db --endpoint http://127.0.0.1:8
 
   While it runs, `landfall enqueue --db q.db …` in any other process is enough: the change is sent by itself.";
 
-/// How often at most it is tried again with credentials that were refused. Asking for a token costs a person's patience,
-/// or a service's.
-const CREDENTIALS_MIN: Duration = Duration::from_secs(1);
+/// How long the end of the engine can stay unnoticed when nothing happens any more.
+const LISTEN: Duration = Duration::from_secs(1);
 /// The shortest interval between readings. Below it every device asks the backend all the time.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// The shortest time between two looks at the queue. Below it an idle agent keeps the processor awake.
@@ -48,8 +45,8 @@ const LOOK_MIN: Duration = Duration::from_millis(10);
 ///
 /// Runs beside any number of `landfall enqueue`: what they store is sent a moment later. What fails is tried again
 /// without a new change, more and more seldom; a network that asks for a login is noticed and costs no attempt. One line
-/// is printed for each thing worth telling. Refused credentials are tried again, or asked for again, every --retry-cap. At
-/// the end what is under way is handed back; it is sent again by the next run
+/// is printed for each thing worth telling. Refused credentials are tried or asked for again by
+/// themselves, more and more seldom. At the end what is under way is handed back; it is sent again by the next run
 /// under the same key and takes effect once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = exit::help(EXAMPLES, TABLE_AGENT))]
@@ -141,8 +138,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         engine.network_metered(true);
     }
     args.db.named(engine.enable_auto_sync(args.auto()))?;
-    let credentials_every = args.backend.config().retry.cap.max(CREDENTIALS_MIN);
-    follow(&engine, events, credentials_every, output);
+    follow(&engine, events, output);
     if !stop.is_asked() {
         return Err(Problem::new("the engine has ended by itself").hint("LANDFALL_LOG=info shows more"));
     }
@@ -151,30 +147,13 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
 }
 
 /// Tells what happens until the engine is closed.
-fn follow(engine: &Engine, mut events: EventStream, credentials_every: Duration, output: &Output) {
+fn follow(engine: &Engine, mut events: EventStream, output: &Output) {
     let mut reporter = Reporter::default();
-    let mut asked = Instant::now();
     while !events.is_over() {
-        let notice = events.next_within(credentials_every);
+        let notice = events.next_within(LISTEN);
         if let Some(line) = notice.and_then(|notice| reporter.hear(&notice, engine)) {
             tell(output, &line);
         }
-        if asked.elapsed() >= credentials_every {
-            asked = Instant::now();
-            ask_for_credentials(engine);
-        }
-    }
-}
-
-/// Where credentials were refused, the engine waits until somebody says that there are others. Nobody says so to a daemon:
-/// the next token may be there, or the service that gives it. A run that is wished for asks for it once.
-fn ask_for_credentials(engine: &Engine) {
-    let gate = engine.status().ok().and_then(|status| status.gate);
-    if gate.is_some_and(|(why, _)| why == FailureKind::Unauthenticated) {
-        engine.credentials_changed();
-        let engine = engine.clone();
-        // Its report is an event like that of any other run.
-        drop(thread::spawn(move || engine.sync_until_blocking(SessionEnd::OnePass)));
     }
 }
 

@@ -233,8 +233,7 @@ impl Step {
     fn not_before(&self) -> Option<Mono> {
         let gate = match &self.state.gate {
             Gate::Open => Some(self.now.mono),
-            Gate::Waiting { until, .. } => Some(*until),
-            Gate::NeedsCredentials { .. } | Gate::Stopped { .. } => None,
+            closed => closed.until(),
         }?;
         let network =
             self.state.auto.told_offline_until(&self.state.device, self.state.failures).unwrap_or(gate);

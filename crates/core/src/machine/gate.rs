@@ -32,10 +32,12 @@ pub(super) enum Gate {
         until: Mono,
         probe: Option<CallId>,
     },
-    /// Opens when credentials changed. Fresh ones are asked for once; `refreshing` while that is under way.
+    /// Opens when credentials changed. Fresh ones are asked for once; `refreshing` while that is under way. If there are
+    /// none, it is tried again now and then as long as the machine runs by itself: nobody may ever say that they have changed.
     NeedsCredentials {
         message: String,
         refreshing: bool,
+        again_at: Mono,
     },
     /// Opens when the app says so.
     Stopped {
@@ -54,10 +56,16 @@ impl Gate {
         }
     }
 
+    /// Whether it opens by itself also when nothing runs by itself.
+    pub(super) const fn opens_by_itself(&self) -> bool {
+        matches!(self, Self::Waiting { .. })
+    }
+
     /// When it opens by itself, if it does.
     pub(super) const fn until(&self) -> Option<Mono> {
         match self {
             Self::Waiting { until, .. } => Some(*until),
+            Self::NeedsCredentials { refreshing: false, again_at, .. } => Some(*again_at),
             Self::Open | Self::NeedsCredentials { .. } | Self::Stopped { .. } => None,
         }
     }
@@ -155,6 +163,7 @@ impl Step {
     pub(super) fn all_is_well(&mut self, tx: &dyn StoreTx) -> Result<(), StoreError> {
         self.state.failures = 0;
         self.state.refreshed = false;
+        self.state.refusals = 0;
         if self.state.device.online == Some(false) {
             // It is there all the same: evidence counts for more than what the device believes.
             self.state.device.online = None;
@@ -178,11 +187,20 @@ impl Step {
             return;
         }
         let refreshing = !core::mem::replace(&mut self.state.refreshed, true);
-        self.state.gate = Gate::NeedsCredentials { message: failure.message.clone(), refreshing };
+        self.state.refusals = self.state.refusals.saturating_add(1);
+        let again_at = self.now.mono.after(self.credentials_wait());
+        self.state.gate = Gate::NeedsCredentials { message: failure.message.clone(), refreshing, again_at };
         if refreshing {
             self.effects.push(Effect::RefreshCredentials);
         }
         self.emit(Event::GateClosed { why: failure.kind, message: failure.message.clone(), wait: None });
+    }
+
+    /// How long until credentials that were refused are tried again, or asked for again.
+    fn credentials_wait(&self) -> Duration {
+        let config = &self.config.retry;
+        let doublings = self.state.refusals.saturating_sub(1).min(16);
+        (config.credentials_base * 2_u32.pow(doublings)).min(config.cap)
     }
 
     /// Nothing is sent or read until the app says so.
@@ -198,13 +216,21 @@ impl Step {
 
     /// Calls that may be under way at once: after trouble one goes ahead alone.
     pub(super) fn calls_allowed(&self) -> usize {
-        if self.state.failures > 0 { 1 } else { self.config.push.calls_max }
+        if self.state.failures > 0 || self.state.refusals > 0 { 1 } else { self.config.push.calls_max }
     }
 
     // ---- opening -----------------------------------------------------------------------------------------------
 
     /// Opens the gate when its wait is over; where the adapter can, a probe goes ahead.
     pub(super) fn open_gate_if_due(&mut self, tx: &dyn StoreTx) -> Result<(), StoreError> {
+        if let Gate::NeedsCredentials { refreshing: false, again_at, .. } = &self.state.gate {
+            if self.state.auto.is_on() && *again_at <= self.now.mono {
+                // One call goes ahead; if it is refused, fresh credentials are asked for anew.
+                self.state.refreshed = false;
+                self.open_gate();
+            }
+            return Ok(());
+        }
         let Gate::Waiting { why, until, probe, .. } = &self.state.gate else { return Ok(()) };
         if *until > self.now.mono || probe.is_some() {
             return Ok(());
@@ -336,8 +362,12 @@ impl Step {
     pub fn credentials_refreshed(&mut self, fresh: bool) {
         if fresh {
             self.credentials_changed();
-        } else if let Gate::NeedsCredentials { refreshing, .. } = &mut self.state.gate {
-            *refreshing = false;
+        } else {
+            let at = self.now.mono.after(self.credentials_wait());
+            if let Gate::NeedsCredentials { refreshing, again_at, .. } = &mut self.state.gate {
+                *refreshing = false;
+                *again_at = at;
+            }
         }
     }
 }

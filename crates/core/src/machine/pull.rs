@@ -263,6 +263,7 @@ impl Step {
         };
         self.state.pull.failures = 0;
         self.state.refreshed = false;
+        self.state.refusals = 0;
         self.spend_on_reading(page);
         if self.is_doubtful(tx, page, &moved)? {
             self.state.pull.doubts += 1;

@@ -199,13 +199,16 @@ impl Step {
     pub(super) fn session_pushes(&self) -> bool {
         !self.state.paused
             && self.session_is_going()
-            && !self.is_exhausted()
+            && self.exhausted().is_none()
             && self.state.session.as_ref().is_some_and(|session| session.directions.pushes())
     }
 
     /// Whether the running session reads, at this moment.
     pub(super) fn session_pulls(&self) -> bool {
-        !self.state.paused && self.session_is_going() && !self.is_exhausted() && self.session_means_to_pull()
+        !self.state.paused
+            && self.session_is_going()
+            && matches!(self.exhausted(), None | Some(Exhausted::Tasks))
+            && self.session_means_to_pull()
     }
 
     fn session_means_to_pull(&self) -> bool {
@@ -223,13 +226,17 @@ impl Step {
 
     // ---- what a run may use ------------------------------------------------------------------------------------
 
-    fn is_exhausted(&self) -> bool {
-        self.state.session.as_ref().is_some_and(|session| session.report.exhausted.is_some())
+    fn exhausted(&self) -> Option<Exhausted> {
+        self.state.session.as_ref().and_then(|session| session.report.exhausted)
     }
 
-    /// The run has used up what it may use: nothing new begins, and it ends when what is under way has come back.
+    /// The run has used up what it may use: nothing new begins, and it ends when what is under way has come back. Without
+    /// tasks left it may still read (G5).
     pub(super) fn exhaust(&mut self, what: Exhausted) {
-        self.count(|report| report.exhausted = report.exhausted.or(Some(what)));
+        self.count(|report| match report.exhausted {
+            None | Some(Exhausted::Tasks) => report.exhausted = Some(what),
+            Some(Exhausted::Time | Exhausted::Bytes) => {}
+        });
     }
 
     /// Notices that the time is too short for another call.
@@ -306,7 +313,7 @@ impl Step {
         let stopped = session.stopping;
         let over = !self.session_is_going();
         if !over {
-            let halves = !self.state.halves.is_empty() && !self.is_exhausted();
+            let halves = !self.state.halves.is_empty() && self.exhausted().is_none();
             let under_way = !self.state.calls.is_empty() || halves || self.is_probing();
             if under_way || self.state.pull.is_busy() || self.pull_wants_to_go() {
                 return Ok(());

@@ -111,6 +111,23 @@ fn a_run_that_did_everything_has_used_nothing_up() {
 }
 
 #[test]
+fn a_run_that_may_send_no_more_tasks_still_reads() {
+    let mut bench = Bench::of(Config::default(), with_feed());
+    notes(&mut bench, 20);
+    within(&mut bench, RunBudget { tasks: Some(5), ..RunBudget::default() });
+    assert_eq!((bench.sent.len(), bench.pages.len()), (1, 1));
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    bench.page(Vec::new(), "1", true);
+    assert_eq!((bench.sent.len(), bench.pages.len()), (1, 2), "a backlog must not hold up reading (G5)");
+    bench.page(Vec::new(), "2", false);
+    bench.run();
+    let report = bench.reports.last().unwrap();
+    assert_eq!((report.exhausted, report.applied), (Some(Exhausted::Tasks), 5));
+    assert_eq!(report.pull_waiting_for, None);
+}
+
+#[test]
 fn reading_counts_as_well() {
     let mut bench = Bench::of(Config::default(), with_feed());
     within(&mut bench, RunBudget { bytes: Some(100), ..RunBudget::default() });

@@ -221,11 +221,36 @@ fn new_credentials_begin_a_run() {
     bench.wait(SECOND);
     refuse(&mut bench, FailureKind::Unauthenticated);
     bench.step(|step, _| step.credentials_refreshed(false));
-    bench.wait(60 * MINUTE);
+    bench.wait(30 * SECOND);
     assert_eq!(bench.sent.len(), 1);
     bench.step(|step, _| step.credentials_changed());
     bench.run();
     assert_eq!(bench.sent.len(), 2);
+}
+
+/// Nobody may ever say that credentials have changed: a daemon's token, or the service that gives it, comes back by itself.
+#[test]
+fn refused_credentials_are_tried_and_asked_for_again_more_and_more_seldom() {
+    let mut bench = automatic();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    let mut waits = Vec::new();
+    for round in 1..8 {
+        assert_eq!(bench.sent.len(), round);
+        refuse(&mut bench, FailureKind::Unauthenticated);
+        assert_eq!(bench.refreshes, round, "fresh ones are asked for once each time");
+        bench.step(|step, _| step.credentials_refreshed(false));
+        let mut waited = Duration::ZERO;
+        while bench.sent.len() == round {
+            waited += until_due(&mut bench, 20 * MINUTE).unwrap();
+        }
+        waits.push(waited.as_secs());
+    }
+    assert_eq!(waits, [60, 120, 240, 480, 900, 900, 900]);
+    assert_eq!(bench.tasks()[0].attempts, 0, "being signed out burns no attempt");
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(bench.counts().total(), 0);
 }
 
 #[test]
