@@ -305,6 +305,9 @@ pub struct Calm {
     pub until: Timestamp,
     /// How many calls in a row were answered so.
     pub failures: u32,
+    /// How long that was when it was asked, in milliseconds: a clock that jumped since makes nobody wait longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
 }
 
 /// How far the change feed was read: one row.
