@@ -246,6 +246,7 @@ impl Machine {
             clock: Hlc::default(),
             server_offset_ms: None,
             calm: None,
+            doubted_at: None,
         });
         replica.opens += 1;
         tx.put_replica(&replica)?;
@@ -494,19 +495,25 @@ impl Step {
 
     /// What the backend's clock says now, as far as we ever heard; else our own.
     fn backend_now(&mut self, tx: &dyn StoreTx) -> Result<Timestamp, StoreError> {
-        let offset = self.replica(tx)?.server_offset_ms.unwrap_or(0);
+        let fell_back = self.fell_back_ms();
+        let offset = self.replica(tx)?.server_offset_ms.map_or(0, |offset| offset.saturating_add(fell_back));
         Ok(self.now.wall.shifted(offset))
     }
 
     /// The backend told the time: from here on changes are stamped by its clock.
-    fn hear_time(&mut self, tx: &dyn StoreTx, told: Timestamp) -> Result<(), StoreError> {
+    fn hear_time(&mut self, tx: &mut dyn StoreTx, told: Timestamp) -> Result<(), StoreError> {
         /// A `Date` has whole seconds and was some time on its way: less than this is no news, and not worth a write.
         const NEWS_MS: u64 = 2_000;
+        self.look_at_clocks(tx)?;
         let offset = told.0.saturating_sub(self.now.wall.0);
         let replica = self.replica(tx)?;
-        if replica.server_offset_ms.is_none_or(|known| known.abs_diff(offset) > NEWS_MS) {
+        let known = replica.server_offset_ms;
+        if known.is_none_or(|known| known.abs_diff(offset) > NEWS_MS) {
             replica.server_offset_ms = Some(offset);
             self.replica_changed = true;
+        }
+        if known.is_none_or(|known| self.is_a_jump(known.abs_diff(offset))) {
+            self.doubt_stamps(tx, told)?;
         }
         self.state.clocks.vouch();
         Ok(())
@@ -773,10 +780,8 @@ impl Step {
     /// When the store cannot be written.
     pub fn tidy(&mut self, tx: &mut dyn StoreTx) -> Result<bool, StoreError> {
         self.look_at_clocks(tx)?;
-        let Some(now) = self.certain_time(tx)? else { return Ok(false) };
-        let ago = |horizon: Duration| {
-            Timestamp(now.0.saturating_sub(i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX)))
-        };
+        let Some(certain) = self.certain_time(tx)? else { return Ok(false) };
+        let ago = |horizon: Duration| certain.ago(horizon);
         let limit = self.config.journal.prune_batch;
         let before = ago(self.config.journal.horizon);
         let forgotten = tx.prune_journal(before, limit)?;

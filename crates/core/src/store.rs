@@ -292,6 +292,10 @@ pub struct Replica {
     /// Until when the backend asked for calm, and how often in a row: it holds for every process and after a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calm: Option<Calm>,
+    /// When our clock was last found to be or to have been wrong, by the backend's clock as far as known. What was stamped
+    /// before may be older or newer than it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubted_at: Option<Timestamp>,
 }
 
 /// The backend asked for calm.
@@ -301,6 +305,9 @@ pub struct Calm {
     pub until: Timestamp,
     /// How many calls in a row were answered so.
     pub failures: u32,
+    /// How long that was when it was asked, in milliseconds: a clock that jumped since makes nobody wait longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
 }
 
 /// How far the change feed was read: one row.

@@ -266,6 +266,7 @@ fn replica() -> Replica {
         clock: Hlc { wall_ms: 1_763_870_000_009, counter: 1 },
         server_offset_ms: Some(-5),
         calm: None,
+        doubted_at: None,
     }
 }
 

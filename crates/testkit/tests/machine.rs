@@ -483,6 +483,20 @@ fn handing_back_leaves_nothing_in_flight() {
     assert!(lease.holder.is_empty());
 }
 
+/// A backend that said once that it cannot be read, such as one that was being set up, is asked again now and then.
+#[test]
+fn reading_that_was_given_up_for_one_run_is_tried_in_the_next() {
+    for why in [FailureKind::Unsupported, FailureKind::Forbidden] {
+        let mut bench = Bench::reading();
+        bench.step(|step, _| step.run_by_itself(AutoConfig::default()));
+        bench.fail_page(why);
+        assert!(!bench.machine.is_syncing());
+        let due = bench.machine.next_wakeup().expect("it goes on by itself");
+        bench.wait(Duration::from_millis(due.0 - bench.mono_ms));
+        assert_eq!(bench.pages.len(), 2, "{why:?}");
+    }
+}
+
 /// Devices that were held back by having no network hear of it in the same moment: none of them goes in that moment.
 #[test]
 fn what_waited_for_a_network_goes_at_a_moment_of_the_devices_own_when_it_is_back() {

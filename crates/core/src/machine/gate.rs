@@ -137,8 +137,9 @@ impl Step {
     pub(super) fn slow_down(&mut self, tx: &dyn StoreTx, failure: &Failure) -> Result<(), StoreError> {
         self.pass_by(failure, Jitter::Equal);
         if let Gate::Waiting { until, .. } = self.state.gate {
-            let wait = Duration::from_millis(until.0.saturating_sub(self.now.mono.0));
-            let calm = Calm { until: self.now.wall.after(wait), failures: self.state.failures };
+            let wait_ms = until.0.saturating_sub(self.now.mono.0);
+            let until = self.now.wall.after(Duration::from_millis(wait_ms));
+            let calm = Calm { until, failures: self.state.failures, wait_ms: Some(wait_ms) };
             self.replica(tx)?.calm = Some(calm);
             self.replica_changed = true;
         }
@@ -146,10 +147,11 @@ impl Step {
     }
 
     /// What the backend asked for before this opening, or of another process. A clock that jumped makes it no longer than
-    /// the longest that is believed (G12).
+    /// it was when it was asked (G12).
     pub(super) fn keep_calm(&mut self, tx: &dyn StoreTx) -> Result<(), StoreError> {
         let Some(calm) = self.replica(tx)?.calm else { return Ok(()) };
         let longest = self.config.retry.cap + self.config.retry.retry_after_cap;
+        let longest = calm.wait_ms.map_or(longest, |asked| longest.min(Duration::from_millis(asked)));
         let wait = self.now.wall.until(calm.until).min(longest);
         if !wait.is_zero() && matches!(self.state.gate, Gate::Open) {
             self.state.failures = self.state.failures.max(calm.failures);

@@ -88,6 +88,11 @@ impl Pulling {
         self.pause = None;
     }
 
+    /// What was not to be tried again in the session before may be tried in this one.
+    pub(super) fn forget_end_of_session(&mut self) {
+        self.pause.take_if(|pause| pause.until.is_none());
+    }
+
     /// Forgets what is under way; its answers will find nobody.
     pub(super) fn abandon(&mut self) -> Vec<CallId> {
         let page = self.call.take().map(|(call, _)| call);

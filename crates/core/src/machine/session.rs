@@ -173,6 +173,7 @@ impl Step {
             }
             None => {
                 self.state.pull.begin(true);
+                self.state.pull.forget_end_of_session();
                 self.state.session = Some(Session {
                     directions,
                     deadline,

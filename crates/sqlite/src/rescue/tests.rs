@@ -134,6 +134,7 @@ fn replica() -> Replica {
         clock: Hlc { wall_ms: 99_999, counter: 0 },
         server_offset_ms: None,
         calm: None,
+        doubted_at: None,
     }
 }
 

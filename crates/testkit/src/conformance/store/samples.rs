@@ -248,6 +248,7 @@ pub fn replica(opens: u64) -> Replica {
         clock: Hlc { wall_ms: 1_763_870_000_000, counter: 7 },
         server_offset_ms: Some(i64::MIN),
         calm: None,
+        doubted_at: None,
     }
 }
 
