@@ -48,7 +48,7 @@ fn nothing_is_lost_doubled_or_overwritten_in_any_life() {
 /// Nobody says when to sync, before healing or after it: devices hear rumours, sleep, and go on by themselves.
 #[test]
 fn devices_that_run_by_themselves_need_nobody() {
-    let total = run_all(seeds(SEEDS / 6), &Scenario { runs: Runs::ByThemselves, ..Scenario::default() });
+    let total = run_all(seeds(SEEDS / 15), &Scenario { runs: Runs::ByThemselves, ..Scenario::default() });
     println!("{total:?}");
     assert!(total.probes > 0 && total.suspensions > 0 && total.runs > total.requests / 4, "{total:?}");
 }

@@ -288,9 +288,13 @@ impl World {
             }
             let ((at, _), happening) = entry.remove_entry();
             self.now_ms = at;
+            // When all is calm, what these have done wrong is still there at the next answer.
+            let is_small = matches!(happening, Happening::Wake { .. } | Happening::ReadArrives { .. });
             self.happen(happening)?;
-            let outcome = self.checks.after_step(&self.devices, &self.server);
-            self.judge(outcome)?;
+            if !(is_small && self.healed && self.habits.by_itself) {
+                let outcome = self.checks.after_step(&self.devices, &self.server);
+                self.judge(outcome)?;
+            }
             if self.healed && !self.habits.by_itself && self.all_done() {
                 return Ok(());
             }
