@@ -2,8 +2,9 @@
 //!
 //! It needs no runtime: it is the driver. Several devices, some with two processes on one store, enqueue, sync, crash
 //! and lose power of thought between any two steps; the network loses, delays, doubles, cuts and refuses; clocks jump
-//! by years. Then everything heals, and all must be well (`checks.rs`). A failure names its seed; the same seed fails
-//! in the same way for ever. [`Plant`] breaks one rule on purpose, to show that the simulator would notice.
+//! by years. Then everything heals, and all must be well (`checks.rs`). In half of the lives the machines run by
+//! themselves, hear rumours and sleep (`habits.rs`), and after healing nobody says anything. A failure names its seed; the
+//! same seed fails in the same way for ever. [`Plant`] breaks one rule on purpose, to show that the simulator would notice.
 //!
 //! Requests are written and answers read by the real sync endpoint codec, and the backend is
 //! `landfall_server::state`. Not simulated here: the disk below the store. Tests: `tests/simulator.rs`.
@@ -15,6 +16,7 @@ mod checks;
 mod device;
 pub mod errands;
 mod faulty_store;
+mod habits;
 mod network;
 mod policy;
 mod world;
@@ -38,6 +40,20 @@ pub struct Scenario {
     pub deaf_for_ms: u64,
     /// What happens when two devices change the same; `None`: each seed draws strategies and rules of its own.
     pub strategy: Option<Strategy>,
+    /// Who starts runs.
+    pub runs: Runs,
+}
+
+/// Who starts runs of sync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Runs {
+    /// Half of the seeds one way, half the other.
+    #[default]
+    Drawn,
+    /// Only apps do.
+    OnDemand,
+    /// Machines do, and in some lives apps too. After healing nobody says anything any more.
+    ByThemselves,
 }
 
 impl Default for Scenario {
@@ -51,6 +67,7 @@ impl Default for Scenario {
             faults: true,
             deaf_for_ms: 0,
             strategy: None,
+            runs: Runs::Drawn,
         }
     }
 }
@@ -87,11 +104,17 @@ pub enum Plant {
     CursorWithoutPage,
     /// The rule's loser is not written down.
     LoserForgotten,
+    /// After a round that failed nobody sets the alarm for the next one.
+    AlarmDropped,
+    /// The host's wish that the app sleeps does not reach the machine.
+    SuspensionIgnored,
+    /// A request that failed is made again at once, for ever.
+    BackoffIgnored,
 }
 
 impl Plant {
     /// Every broken rule.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::MemoryBeforeCommit,
         Self::EffectsBeforeCommit,
         Self::EditsFoldedIntoSent,
@@ -100,6 +123,9 @@ impl Plant {
         Self::OvertakenPageBelieved,
         Self::CursorWithoutPage,
         Self::LoserForgotten,
+        Self::AlarmDropped,
+        Self::SuspensionIgnored,
+        Self::BackoffIgnored,
     ];
 }
 
@@ -130,6 +156,12 @@ pub struct Stats {
     pub pages: u64,
     /// Readings of the feed from its beginning because a cursor had expired.
     pub readings: u64,
+    /// Runs that began without anybody saying so, in lives that run by themselves.
+    pub runs: u64,
+    /// Probes that left a device.
+    pub probes: u64,
+    /// Times an app was put to sleep.
+    pub suspensions: u64,
     /// A hash over everything that happened, in order.
     pub trace: u64,
 }
@@ -149,6 +181,9 @@ impl Stats {
         self.forks += other.forks;
         self.pages += other.pages;
         self.readings += other.readings;
+        self.runs += other.runs;
+        self.probes += other.probes;
+        self.suspensions += other.suspensions;
         self.trace = self.trace.rotate_left(5) ^ other.trace;
     }
 }

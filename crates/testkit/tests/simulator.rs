@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
-use landfall_testkit::sim::{Plant, Scenario, Stats, run, strategies};
+use landfall_testkit::sim::{Plant, Runs, Scenario, Stats, run, strategies};
 
 /// Seeds in every run of the tests.
 const SEEDS: u64 = 3_000;
@@ -45,6 +45,14 @@ fn nothing_is_lost_doubled_or_overwritten_in_any_life() {
     println!("{total:?}");
 }
 
+/// Nobody says when to sync, before healing or after it: devices hear rumours, sleep, and go on by themselves.
+#[test]
+fn devices_that_run_by_themselves_need_nobody() {
+    let total = run_all(seeds(SEEDS / 15), &Scenario { runs: Runs::ByThemselves, ..Scenario::default() });
+    println!("{total:?}");
+    assert!(total.probes > 0 && total.suspensions > 0 && total.runs > total.requests / 4, "{total:?}");
+}
+
 #[test]
 fn the_same_seed_lives_the_same_life() {
     for seed in 0..100 {
@@ -70,7 +78,8 @@ fn lives_that_failed_once_go_well() {
         (25195, "what was counted behind a waiting conflict counted wrongly"),
         (32211, "a staged state outlived its record"),
     ] {
-        if let Err(violation) = run(seed, &Scenario::default()) {
+        // They are from a time when only apps started runs.
+        if let Err(violation) = run(seed, &Scenario { runs: Runs::OnDemand, ..Scenario::default() }) {
             panic!("{what}: {violation:?}");
         }
     }
@@ -88,7 +97,8 @@ fn without_faults_all_is_well_too() {
 fn a_deaf_hour_gives_one_effect_each() {
     const HOUR_MS: u64 = 3600 * 1000;
     for seed in 0..100 {
-        let scenario = Scenario { faults: false, deaf_for_ms: HOUR_MS, ..Scenario::default() };
+        let scenario =
+            Scenario { faults: false, deaf_for_ms: HOUR_MS, runs: Runs::OnDemand, ..Scenario::default() };
         let stats = run(seed, &scenario).unwrap_or_else(|violation| panic!("{violation:?}"));
         // Every request before the end of the hour was applied unheard, and sent again.
         assert!(stats.requests > stats.effects / 3 + 2, "{stats:?}");

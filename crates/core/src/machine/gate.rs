@@ -350,7 +350,9 @@ impl Step {
             }
             _ => {}
         }
-        self.state.pull.forget_pause();
+        if in_budget {
+            self.state.pull.forget_pause();
+        }
     }
 
     /// Fresh credentials are there: sending goes on.

@@ -1,5 +1,6 @@
 //! A device: one store, one or two processes that drive a machine on it, and what its user believes.
 
+use super::habits::Tries;
 use landfall_core::change::Change;
 use landfall_core::entity::Body;
 use landfall_core::id::{EntityKey, TaskId};
@@ -28,6 +29,9 @@ pub(super) struct Process {
     pub(super) life: u64,
     /// Wake-ups already in the calendar.
     pub(super) woken_at: Option<u64>,
+    /// Whether the host has put the app to sleep.
+    pub(super) suspended: bool,
+    pub(super) tries: Tries,
 }
 
 /// What the user did and was told, kept apart from the engine.

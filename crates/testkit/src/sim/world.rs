@@ -3,6 +3,7 @@
 use super::checks::Checks;
 use super::device::{Belief, Device, Process};
 use super::faulty_store::{FaultyTx, Wrong};
+use super::habits::{Habits, News, READING_MS, RECOVERY_MS, Tries};
 use super::network::{Fate, Forgotten, serve, serve_page, serve_record, serve_without_keys};
 use super::policy::{Policy, decide, written_by};
 use super::{Plant, Scenario, Stats, Violation};
@@ -12,9 +13,10 @@ use landfall_adapters::sync_endpoint::{decode_fetch, decode_pull, decode_push, e
 use landfall_core::adapter::{Capabilities, EffectClass, Outcome, PullRequest, PushBatch};
 use landfall_core::change::{Change, Operation};
 use landfall_core::conflict::{Resolution, ResolveError};
+use landfall_core::device::DeviceState;
 use landfall_core::entity::{Body, RemoteEntity};
 use landfall_core::event::Event;
-use landfall_core::failure::Failure;
+use landfall_core::failure::{Failure, FailureKind};
 use landfall_core::id::{CallId, EntityKey, Entropy, Version};
 use landfall_core::machine::{Directions, Effect, EnqueueError, Machine, SessionEnd, Step};
 use landfall_core::store::memory::MemoryStore;
@@ -65,6 +67,18 @@ enum Happening {
     Start { device: usize, process: usize },
     /// Something bad happens to a device.
     Trouble { device: usize },
+    /// A device that runs by itself hears something, true or not.
+    Hear { device: usize },
+    /// A process is told to run by itself.
+    SwitchOn { device: usize, process: usize },
+    /// The app is back on the screen.
+    Resume { device: usize, process: usize },
+    /// Somebody has logged in again.
+    LogIn { device: usize, process: usize },
+    /// A process looks whether another one has left something.
+    Look { device: usize },
+    /// What a probe has found.
+    Probed { device: usize, process: usize, life: u64, call: CallId, found: Result<(), Failure> },
 }
 
 /// Who made a request.
@@ -123,6 +137,7 @@ pub(super) struct World {
     /// Whether the next step's store hides what was sent.
     hides_frozen: bool,
     policy: Policy,
+    habits: Habits,
     forgotten: Forgotten,
 }
 
@@ -132,6 +147,7 @@ impl World {
         let mut world = Self {
             seed,
             policy,
+            habits: Habits::draw(seed, scenario.runs),
             forgotten: Forgotten::default(),
             rng: Rng::new(seed, 0, 0),
             now_ms: 0,
@@ -153,7 +169,13 @@ impl World {
             world.devices.push(Device {
                 store: MemoryStore::default(),
                 processes: (0..processes)
-                    .map(|_| Process { machine: None, life: 0, woken_at: None })
+                    .map(|_| Process {
+                        machine: None,
+                        life: 0,
+                        woken_at: None,
+                        suspended: false,
+                        tries: Tries::default(),
+                    })
                     .collect(),
                 clock_error_ms: 0,
                 online: true,
@@ -179,6 +201,9 @@ impl World {
             let at = world.rng.below(CHAOS_MS);
             world.later(at, Happening::Forget);
         }
+        for device in 0..world.devices.len() {
+            world.hear_later(device);
+        }
         world
     }
 
@@ -187,6 +212,18 @@ impl World {
         let chaos = CHAOS_MS.max(self.scenario.deaf_for_ms);
         self.run_until(chaos)?;
         self.heal();
+        if self.habits.by_itself {
+            self.come_to_rest_by_itself()?;
+        } else {
+            self.come_to_rest(chaos)?;
+        }
+        let outcome = self.checks.finally(&self.devices, &self.server);
+        self.judge(outcome)?;
+        self.stats.effects = self.server.effects().len() as u64;
+        Ok(self.stats)
+    }
+
+    fn come_to_rest(&mut self, chaos: u64) -> Result<(), Violation> {
         self.run_until(chaos + HEAL_MS)?;
         // Everybody syncs until a whole round had nothing to send, so that everybody has read what all others sent.
         for round in 0.. {
@@ -202,13 +239,46 @@ impl World {
                 break;
             }
             if round == ROUNDS {
-                return self.judge(Err("it never comes to rest".into())).map(|()| self.stats);
+                return self.judge(Err("it never comes to rest".into()));
             }
         }
-        let outcome = self.checks.finally(&self.devices, &self.server);
-        self.judge(outcome)?;
-        self.stats.effects = self.server.effects().len() as u64;
-        Ok(self.stats)
+        Ok(())
+    }
+
+    /// Nobody says anything any more, but for decisions that only people can make, and everything must arrive (G11).
+    fn come_to_rest_by_itself(&mut self) -> Result<(), Violation> {
+        /// How often it is looked whether all has arrived.
+        const LOOK_MS: u64 = 30_000;
+        let end = self.now_ms + RECOVERY_MS;
+        while self.nothing_is_stuck().is_err() && self.now_ms < end {
+            self.run_until(self.now_ms + LOOK_MS)?;
+        }
+        for _ in 0..ROUNDS {
+            let outcome = self.nothing_is_stuck();
+            self.judge(outcome)?;
+            let quiet = self.nothing_is_queued();
+            for device in 0..self.devices.len() {
+                self.decide_all(device)?;
+            }
+            self.run_until(self.now_ms + READING_MS)?;
+            if quiet && self.nothing_is_queued() {
+                return Ok(());
+            }
+        }
+        self.judge(Err("it never comes to rest by itself".into()))
+    }
+
+    fn nothing_is_stuck(&mut self) -> Result<(), String> {
+        for (number, device) in self.devices.iter_mut().enumerate() {
+            let tx = device.store.begin().map_err(|error| error.to_string())?;
+            let counts = tx.counts().map_err(|error| error.to_string())?;
+            if counts.pending + counts.in_flight + counts.unknown > 0 {
+                let left = tx.tasks_after(0, 10).map_err(|error| error.to_string())?;
+                let left: Vec<_> = left.tasks.iter().map(|task| (task.id, task.state)).collect();
+                return Err(format!("G11: device {number} does not go on by itself: {left:?}"));
+            }
+        }
+        Ok(())
     }
 
     fn run_until(&mut self, end: u64) -> Result<(), Violation> {
@@ -218,10 +288,14 @@ impl World {
             }
             let ((at, _), happening) = entry.remove_entry();
             self.now_ms = at;
+            // When all is calm, what these have done wrong is still there at the next answer.
+            let is_small = matches!(happening, Happening::Wake { .. } | Happening::ReadArrives { .. });
             self.happen(happening)?;
-            let outcome = self.checks.after_step(&self.devices, &self.server);
-            self.judge(outcome)?;
-            if self.healed && self.all_done() {
+            if !(is_small && self.healed && self.habits.by_itself) {
+                let outcome = self.checks.after_step(&self.devices, &self.server);
+                self.judge(outcome)?;
+            }
+            if self.healed && !self.habits.by_itself && self.all_done() {
                 return Ok(());
             }
         }
@@ -333,7 +407,183 @@ impl World {
                 self.trouble(device);
                 Ok(())
             }
+            Happening::Hear { device } => self.hear(device),
+            Happening::SwitchOn { device, process } => self.switch_on(device, process),
+            Happening::Resume { device, process } => self.resume(device, process),
+            Happening::LogIn { device, process } => self.log_in(device, process),
+            Happening::Look { device } => {
+                for process in 0..self.devices[device].processes.len() {
+                    self.tell(device, process, |step, _| {
+                        step.wake();
+                        Ok(())
+                    })?;
+                }
+                Ok(())
+            }
+            Happening::Probed { device, process, life, call, found } => {
+                self.probed(device, process, life, call, found)
+            }
         }
+    }
+
+    // ---- devices that run by themselves --------------------------------------------------------------------------
+
+    fn hear_later(&mut self, device: usize) {
+        let wait = self.habits.pause();
+        if self.habits.by_itself && !self.healed {
+            self.later(wait, Happening::Hear { device });
+        }
+    }
+
+    /// What nobody needs to hear reaches a process that is awake.
+    fn tell(
+        &mut self,
+        device: usize,
+        process: usize,
+        work: impl FnOnce(&mut Step, &mut dyn StoreTx) -> Result<(), StoreError>,
+    ) -> Result<(), Violation> {
+        let state = &self.devices[device].processes[process];
+        if state.machine.is_none() || state.suspended {
+            return Ok(());
+        }
+        self.step(device, process, work).map(drop)
+    }
+
+    fn hear(&mut self, device: usize) -> Result<(), Violation> {
+        if self.healed {
+            return Ok(());
+        }
+        let process = self.habits.rng.index(self.devices[device].processes.len());
+        let news = self.habits.news();
+        self.say(format!("device {device}.{process} hears: {news:?}"));
+        match news {
+            News::Suspended(for_ms) => self.suspend(device, process, for_ms)?,
+            News::Called => self.tell(device, process, |step, _| {
+                step.backend_called();
+                Ok(())
+            })?,
+            News::Online(online) => {
+                self.tell(device, process, |step, tx| step.device_changed(tx, &DeviceState::online(online)))?
+            }
+            News::Regained => self.tell(device, process, |step, _| {
+                step.connectivity_regained();
+                Ok(())
+            })?,
+            News::Nothing => {}
+        }
+        self.hear_later(device);
+        Ok(())
+    }
+
+    fn switch_on(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+        let machine = &self.devices[device].processes[process].machine;
+        if !self.habits.by_itself || machine.as_ref().is_none_or(Machine::runs_by_itself) {
+            return Ok(());
+        }
+        self.step(device, process, |step, _| {
+            step.run_by_itself(Habits::settings());
+            Ok::<_, StoreError>(())
+        })?;
+        self.later(100, Happening::SwitchOn { device, process });
+        Ok(())
+    }
+
+    fn suspend(&mut self, device: usize, process: usize, for_ms: u64) -> Result<(), Violation> {
+        let state = &mut self.devices[device].processes[process];
+        if state.machine.is_none() || std::mem::replace(&mut state.suspended, true) {
+            return Ok(());
+        }
+        self.stats.suspensions += 1;
+        let life = state.life;
+        if self.scenario.plant != Some(Plant::SuspensionIgnored) {
+            let stepped = self.step(device, process, |step, _| {
+                step.suspend();
+                Ok::<_, StoreError>(())
+            })?;
+            let state = &mut self.devices[device].processes[process];
+            // It did not come to pass, or somebody else has started since, who is awake.
+            state.suspended &= matches!(stepped, Stepped::Done(())) && state.life == life;
+        }
+        self.later(for_ms, Happening::Resume { device, process });
+        Ok(())
+    }
+
+    fn resume(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+        let state = &mut self.devices[device].processes[process];
+        if state.machine.is_none() || !std::mem::take(&mut state.suspended) {
+            return Ok(());
+        }
+        let life = state.life;
+        let stepped = self.step(device, process, |step, _| {
+            step.resume_app();
+            Ok::<_, StoreError>(())
+        })?;
+        let state = &mut self.devices[device].processes[process];
+        if !matches!(stepped, Stepped::Done(())) && state.life == life {
+            state.suspended = true;
+            self.later(100, Happening::Resume { device, process });
+        }
+        Ok(())
+    }
+
+    /// Only people can do this; a machine that asks for credentials waits for them.
+    fn log_in(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+        if self.devices[device].processes[process].machine.is_none() {
+            return Ok(());
+        }
+        let stepped = self.step(device, process, |step, _| {
+            step.credentials_changed();
+            Ok::<_, StoreError>(())
+        })?;
+        if matches!(stepped, Stepped::Failed) {
+            self.later(100, Happening::LogIn { device, process });
+        }
+        Ok(())
+    }
+
+    /// A call leaves a machine: it is awake, and it is not one too many.
+    fn call_leaves(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+        let (now, by_itself) = (self.now_ms, self.habits.by_itself && !self.habits.on_demand);
+        let state = &mut self.devices[device].processes[process];
+        let mut outcome = if by_itself { state.tries.made(now) } else { Ok(()) };
+        if state.suspended {
+            outcome = Err(format!("device {device}.{process} makes a call in its sleep"));
+        }
+        self.judge(outcome)
+    }
+
+    fn call_answered(&mut self, device: usize, process: usize, failed: Option<FailureKind>) {
+        let now = self.now_ms;
+        self.devices[device].processes[process].tries.answered(now, failed);
+    }
+
+    fn probe(&mut self, device: usize, process: usize, call: CallId) {
+        self.stats.probes += 1;
+        let (online, chaos) = (self.devices[device].online, self.chaos());
+        let (wait, found) = self.habits.probed(online, chaos);
+        self.say(format!("device {device}.{process} probes: {found:?}"));
+        let life = self.devices[device].processes[process].life;
+        self.later(wait, Happening::Probed { device, process, life, call, found });
+    }
+
+    fn probed(
+        &mut self,
+        device: usize,
+        process: usize,
+        life: u64,
+        call: CallId,
+        found: Result<(), Failure>,
+    ) -> Result<(), Violation> {
+        let state = &self.devices[device].processes[process];
+        if state.life != life || state.machine.is_none() {
+            return Ok(());
+        }
+        self.call_answered(device, process, found.as_ref().err().map(|failure| failure.kind));
+        let stepped = self.step(device, process, |step, tx| step.probed(tx, call, &found))?;
+        if matches!(stepped, Stepped::Failed) {
+            self.later(500, Happening::Probed { device, process, life, call, found });
+        }
+        Ok(())
     }
 
     // ---- the device's side -------------------------------------------------------------------------------------
@@ -349,7 +599,15 @@ impl World {
     fn start(&mut self, device: usize, process: usize) -> Result<(), Violation> {
         if self.devices[device].processes[process].machine.is_none() {
             let (seed, entropy) = (self.rng.next(), Entropy(self.rng.bytes()));
-            let (config, capabilities) = (self.policy.config(seed), capabilities(&self.policy));
+            let (mut config, mut capabilities) = (self.policy.config(seed), capabilities(&self.policy));
+            capabilities.probe = self.habits.probe;
+            self.habits.configure(&mut config.retry);
+            if self.scenario.plant == Some(Plant::BackoffIgnored) {
+                let moment = Duration::from_millis(1);
+                config.retry.base = moment;
+                config.retry.cap = moment;
+                config.retry.budget = 1_000_000;
+            }
             let store = &mut self.devices[device].store;
             let machine = (|| {
                 let mut tx = store.begin()?;
@@ -361,7 +619,12 @@ impl World {
             process_now.machine = Some(machine);
             process_now.life += 1;
             process_now.woken_at = None;
+            process_now.suspended = false;
+            process_now.tries = Tries::begin(self.now_ms);
             self.say(format!("device {device}.{process} starts"));
+        }
+        if self.habits.by_itself {
+            return self.switch_on(device, process);
         }
         if self.healed {
             self.sync(device, process)?;
@@ -435,6 +698,7 @@ impl World {
         let begun = store.begin().expect("the memory store does not fail by itself");
         let mut tx: Box<dyn StoreTx + '_> = Box::new(FaultyTx::new(begun, wrong));
         let prepared = work(&mut step, &mut *tx).map_err(IntoTrouble::into_trouble).and_then(|value| {
+            step.start_if_due(&*tx).map_err(|_| Trouble::Store)?;
             if step.needs_lease() {
                 step.lead(&mut *tx, &me, &is_gone).map_err(|_| Trouble::Store)?;
             }
@@ -504,7 +768,12 @@ impl World {
     fn schedule_wake(&mut self, device: usize, process: usize) {
         let now_ms = self.now_ms;
         let state = &mut self.devices[device].processes[process];
-        let Some(at) = state.machine.as_ref().and_then(Machine::next_wakeup) else { return };
+        let Some(machine) = &state.machine else { return };
+        let Some(at) = machine.next_wakeup() else { return };
+        let failed = machine.runs_by_itself() && !machine.is_syncing() && machine.gate().is_some();
+        if failed && self.scenario.plant == Some(Plant::AlarmDropped) {
+            return;
+        }
         let at = at.0.max(now_ms + 1);
         if state.woken_at.is_none_or(|known| at < known) {
             state.woken_at = Some(at);
@@ -515,6 +784,12 @@ impl World {
 
     fn carry_out(&mut self, device: usize, process: usize, effects: Vec<Effect>) -> Result<(), Violation> {
         for effect in effects {
+            if matches!(
+                effect,
+                Effect::Push { .. } | Effect::Pull { .. } | Effect::Fetch { .. } | Effect::Probe { .. }
+            ) {
+                self.call_leaves(device, process)?;
+            }
             match effect {
                 Effect::Push { context, batch } => {
                     let outcome = self.checks.leaving(&mut self.devices[device], &batch);
@@ -543,6 +818,7 @@ impl World {
                 Effect::Fetch { call, entity, .. } => {
                     self.read(device, process, call, Wanted::Record(entity));
                 }
+                Effect::Probe { call, .. } => self.probe(device, process, call),
                 Effect::RefreshCredentials => {
                     let fresh = self.rng.percent(70);
                     self.step(device, process, |step, _| {
@@ -556,6 +832,13 @@ impl World {
                         Event::Forked { .. } => self.stats.forks += 1,
                         Event::Pulled { .. } => self.stats.pages += 1,
                         Event::Reconciling => self.stats.readings += 1,
+                        Event::SessionStarted if self.habits.by_itself => self.stats.runs += 1,
+                        Event::GateClosed { why: FailureKind::Unauthenticated, .. }
+                            if self.habits.by_itself =>
+                        {
+                            let wait = self.habits.rng.below(30_000);
+                            self.later(wait, Happening::LogIn { device, process });
+                        }
                         _ => {}
                     }
                     let outcome = self.checks.heard(device, &event);
@@ -627,6 +910,7 @@ impl World {
             }
         }
         let call = from.batch.call;
+        self.call_answered(device, process, decoded.as_ref().err().map(|failure| failure.kind));
         let stepped = self.step(device, process, |step, tx| step.pushed(tx, call, &decoded))?;
         if matches!(stepped, Stepped::Failed) {
             self.later(500, Happening::Answer { from, answer });
@@ -682,6 +966,7 @@ impl World {
                         page.changes.clear();
                     }
                 }
+                self.call_answered(device, process, page.as_ref().err().map(|failure| failure.kind));
                 self.step(device, process, |step, tx| {
                     if let (Some(Plant::OvertakenPageBelieved), Ok(page)) = (plant, &page) {
                         for remote in page.changes.iter().flatten() {
@@ -699,6 +984,7 @@ impl World {
                 if let Ok(Some(remote)) = &mut record {
                     self.checks.stamp(remote);
                 }
+                self.call_answered(device, process, record.as_ref().err().map(|failure| failure.kind));
                 self.step(device, process, |step, tx| step.fetched(tx, call, &record))?
             }
         };
@@ -712,12 +998,21 @@ impl World {
 
     fn act(&mut self, device: usize) -> Result<(), Violation> {
         let process = self.rng.index(self.devices[device].processes.len());
-        if self.devices[device].processes[process].machine.is_none() {
+        let state = &self.devices[device].processes[process];
+        if state.machine.is_none() || state.suspended {
             return Ok(());
         }
         match self.rng.below(10) {
-            0..=5 => self.change(device, process),
-            6..=7 => self.sync(device, process),
+            0..=5 => {
+                self.change(device, process)?;
+                if self.habits.by_itself {
+                    let wait = self.habits.rng.below(1_000);
+                    self.later(wait, Happening::Look { device });
+                }
+                Ok(())
+            }
+            6..=7 if self.habits.on_demand => self.sync(device, process),
+            6..=7 => Ok(()),
             8 => {
                 let wait = self.rng.below(100);
                 self.later(wait, Happening::Read { device });
@@ -853,11 +1148,8 @@ impl World {
 
     /// The person at the device settles everything that waits for a decision.
     fn decide_all(&mut self, device: usize) -> Result<(), Violation> {
-        let Some(process) = (0..self.devices[device].processes.len())
-            .find(|p| self.devices[device].processes[*p].machine.is_some())
-        else {
-            return Ok(());
-        };
+        let awake = |process: &Process| process.machine.is_some() && !process.suspended;
+        let Some(process) = self.devices[device].processes.iter().position(awake) else { return Ok(()) };
         let which = ConflictQuery { open_only: true, ..ConflictQuery::default() };
         let open = {
             let tx = self.devices[device].store.begin().expect("the memory store does not fail by itself");
