@@ -81,6 +81,8 @@ struct State {
     gate: Gate,
     /// Calls that failed in a row for a passing reason.
     failures: u32,
+    /// Whether nobody was reached by the last of them.
+    is_unreachable: bool,
     /// Whether fresh credentials were already asked for since the last good answer.
     refreshed: bool,
     /// How often in a row credentials were refused.
@@ -258,6 +260,7 @@ impl Machine {
             next_call: replica.opens << 32,
             gate: Gate::Open,
             failures: 0,
+            is_unreachable: false,
             refreshed: false,
             refusals: 0,
             batch_tasks,
@@ -397,7 +400,7 @@ impl State {
             is_automatic: auto.is_on(),
             is_suspended: auto.is_suspended(),
             unmet: auto.unmet(&self.device),
-            offline_until: auto.told_offline_until(&self.device, self.failures).map(wall),
+            offline_until: auto.told_offline_until(&self.device, self.is_unreachable).map(wall),
             next_run: auto.due().map(wall),
         }
     }

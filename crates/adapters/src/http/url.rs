@@ -74,11 +74,13 @@ impl Endpoint {
 
     /// Whether nobody can stand in between unseen: https, where the certificate would tell, or this machine.
     pub fn proves_itself(&self) -> bool {
+        !self.0.starts_with("http://") || self.is_local()
+    }
+
+    /// Whether it is on this machine (`localhost`, `127.0.0.0/8`, `::1`): no network is needed to reach it.
+    pub fn is_local(&self) -> bool {
         let host = |rest: &str| check_authority(rest.split('/').next().unwrap_or_default());
-        match self.0.split_once("://") {
-            Some(("http", rest)) => host(rest).is_ok_and(|host| is_this_machine(&host)),
-            _ => true,
-        }
+        self.0.split_once("://").is_some_and(|(_, rest)| host(rest).is_ok_and(|host| is_this_machine(&host)))
     }
 
     /// The address with segments appended, each percent-encoded.

@@ -16,9 +16,10 @@ use crate::rules::{RuleArgs, WHEN_DEAD, Words, when_dead};
 use crate::stop::Stop;
 use crate::store::DbArgs;
 use crate::table::visible;
+use landfall_adapters::http::url::Endpoint;
 use landfall_core::config::AutoConfig;
 use landfall_core::model::WhenDead;
-use landfall_engine::{Engine, EventStream};
+use landfall_engine::{Engine, EventStream, ManualConnectivity, NetworkManager, Several, SystemConnectivity};
 use news::{Line, Reporter};
 use page::Page;
 use serde_json::json;
@@ -120,7 +121,16 @@ impl Args {
         model.when_dead = self.on_dead.unwrap_or(model.when_dead);
         let adapter = self.backend.adapter(&self.endpoint)?;
         let store = if self.create { self.db.open_or_create()? } else { self.db.open()? };
-        self.db.build(Engine::builder(store, adapter).config(config), model)
+        let builder = Engine::builder(store, adapter).config(config);
+        let builder = match Endpoint::parse(&self.endpoint, true).is_ok_and(|endpoint| endpoint.is_local()) {
+            // No network is needed, so none is missed.
+            true => builder.connectivity(ManualConnectivity::new()),
+            false => builder.connectivity(Several(vec![
+                Box::new(SystemConnectivity::new()),
+                Box::new(NetworkManager::new()),
+            ])),
+        };
+        self.db.build(builder, model)
     }
 }
 

@@ -61,10 +61,10 @@ impl Auto {
         self.due
     }
 
-    /// The device says that it has no network, and the last call has failed: it is tried now and then all the same, because
-    /// the device may be wrong. Without a failure its word alone holds nothing up; a try that fails in it costs nothing.
-    pub(super) fn told_offline_until(&self, device: &DeviceState, failures: u32) -> Option<Mono> {
-        let last = self.ended_at.filter(|_| device.online == Some(false) && failures > 0)?;
+    /// The device says that it has no network, and the last call has reached nobody: it is tried now and then all the same,
+    /// because the device may be wrong. Its word alone holds nothing up; a try that fails in it costs nothing.
+    pub(super) fn told_offline_until(&self, device: &DeviceState, is_unreachable: bool) -> Option<Mono> {
+        let last = self.ended_at.filter(|_| device.online == Some(false) && is_unreachable)?;
         Some(last.after(self.settings.as_ref()?.offline_every))
     }
 
@@ -236,7 +236,7 @@ impl Step {
             closed => closed.until(),
         }?;
         let network =
-            self.state.auto.told_offline_until(&self.state.device, self.state.failures).unwrap_or(gate);
+            self.state.auto.told_offline_until(&self.state.device, self.state.is_unreachable).unwrap_or(gate);
         Some(gate.max(network).max(self.state.auto.idle.1))
     }
 

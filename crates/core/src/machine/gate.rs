@@ -116,6 +116,12 @@ impl Step {
 
     /// A call failed for a passing reason: everything waits, longer from time to time.
     pub(super) fn pass_by(&mut self, failure: &Failure, jitter: Jitter) {
+        let was_intercepted = matches!(&self.state.gate, Gate::Waiting { why: FailureKind::Intercepted, .. });
+        if was_intercepted && failure.kind != FailureKind::Intercepted {
+            // However long a portal has answered, that says nothing of how long the way is broken now.
+            self.state.failures = 0;
+        }
+        self.state.is_unreachable = failure.kind == FailureKind::Unreachable;
         self.state.failures = self.state.failures.saturating_add(1);
         let mut wait = self.call_backoff(jitter, failure.retry_after);
         if failure.kind == FailureKind::Intercepted {
@@ -164,6 +170,7 @@ impl Step {
     /// A good answer: what was asked for before is over.
     pub(super) fn all_is_well(&mut self, tx: &dyn StoreTx) -> Result<(), StoreError> {
         self.state.failures = 0;
+        self.state.is_unreachable = false;
         self.state.refreshed = false;
         self.state.refusals = 0;
         if self.state.device.online == Some(false) {

@@ -137,6 +137,28 @@ fn a_probe_goes_ahead_where_something_in_between_has_answered_and_nothing_of_the
     assert_eq!(bench.counts().total(), 0);
 }
 
+/// A portal lets go: the connection it held breaks, and the way is free a moment later.
+#[test]
+fn however_long_a_portal_has_answered_a_broken_way_is_tried_again_at_once() {
+    let mut bench = automatic();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    refuse(&mut bench, FailureKind::Intercepted);
+    let probed = |bench: &mut Bench, kind| {
+        until_due(bench, 5 * SECOND).expect("it is asked again within seconds");
+        let call = *bench.probes.last().unwrap();
+        let failure = Failure::new(kind, Delivery::Unknown, "as told");
+        bench.step(|step, tx| step.probed(tx, call, &Err(failure)).unwrap());
+    };
+    (0..30).for_each(|_| probed(&mut bench, FailureKind::Intercepted));
+    probed(&mut bench, FailureKind::Transient);
+    let waited = until_due(&mut bench, MINUTE).unwrap();
+    assert!(waited <= SECOND, "{waited:?}");
+    let call = *bench.probes.last().unwrap();
+    bench.step(|step, tx| step.probed(tx, call, &Ok(())).unwrap());
+    assert_eq!(bench.sent.len(), 2);
+}
+
 #[test]
 fn a_late_or_foreign_answer_to_a_probe_opens_nothing() {
     let mut bench = automatic();
