@@ -248,7 +248,9 @@ fn what_the_backend_answered_is_kept_without_the_credentials_it_echoes() {
         ("422 No", "application/json", r#"{"errors":[{"input":"canary/7+x"}]}"#.to_owned(), r#"{"errors""#),
     ];
     for (status, media, body, kept) in cases {
-        let server = Server::once(answer(status, media, &body));
+        // Said, or the next request may go into the connection that is just being closed.
+        let media = format!("{media}\r\nConnection: close");
+        let server = Server::once(answer(status, &media, &body));
         let adapter = adapter(&server).headers(BearerToken::new(token)).build().unwrap();
         for failure in [
             push(&adapter).unwrap_err(),

@@ -119,7 +119,7 @@ pub(crate) fn read_request(stream: &mut impl Read) -> Option<Seen> {
 /// A whole answer with a length.
 pub(crate) fn answer(status: &str, content_type: &str, body: &str) -> Vec<u8> {
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
