@@ -4,9 +4,9 @@
 use super::app::ACCOUNTS;
 use super::world::{Happening, ROUNDS, Stepped, World, open};
 use crate::sim::Violation;
-use crate::sim::habits::{Habits, News, READING_MS, RECOVERY_MS};
+use crate::sim::habits::{Habits, News, READING_MS, RECOVERY_MS, Tries};
 use landfall_core::device::DeviceState;
-use landfall_core::failure::Failure;
+use landfall_core::failure::{Failure, FailureKind};
 use landfall_core::id::CallId;
 use landfall_core::machine::{Effect, Machine, Step};
 use landfall_core::store::{StoreError, StoreRead, StoreTx};
@@ -95,7 +95,14 @@ impl World {
         Ok(())
     }
 
-    /// A machine that was opened anew runs as the one before, and its alarm is set by its first step.
+    /// A machine that was opened anew, for this account or another, runs as the one before: it begins with a run, whatever
+    /// has failed before.
+    pub(super) fn begins_anew(&mut self, device: usize, process: usize) {
+        self.devices[device].processes[process].tries = Tries::begin(self.now_ms);
+        self.poke(device, process);
+    }
+
+    /// The alarm of a machine is set by its first step.
     pub(super) fn poke(&mut self, device: usize, process: usize) {
         let state = &self.devices[device].processes[process];
         if state.machine.as_ref().is_some_and(Machine::runs_by_itself) {
@@ -164,16 +171,25 @@ impl World {
         Ok(())
     }
 
-    /// No call begins in an app that sleeps.
-    pub(super) fn may_leave(&self, device: usize, process: usize, effect: &Effect) -> Result<(), String> {
-        let is_call = matches!(
+    /// A call begins: the app is awake, and it is not one too many.
+    pub(super) fn may_leave(&mut self, device: usize, process: usize, effect: &Effect) -> Result<(), String> {
+        if !matches!(
             effect,
             Effect::Push { .. } | Effect::Pull { .. } | Effect::Fetch { .. } | Effect::Probe { .. }
-        );
-        if is_call && self.devices[device].processes[process].suspended {
+        ) {
+            return Ok(());
+        }
+        let (now, by_itself) = (self.now_ms, self.habits.by_itself && !self.habits.on_demand);
+        let state = &mut self.devices[device].processes[process];
+        if state.suspended {
             return Err(format!("device {device}.{process} makes a call in its sleep"));
         }
-        Ok(())
+        if by_itself { state.tries.made(now) } else { Ok(()) }
+    }
+
+    pub(super) fn call_answered(&mut self, device: usize, process: usize, failed: Option<FailureKind>) {
+        let now = self.now_ms;
+        self.devices[device].processes[process].tries.answered(now, failed);
     }
 
     pub(super) fn probe(&mut self, device: usize, process: usize, call: CallId) {
@@ -197,6 +213,7 @@ impl World {
         if state.life != life || state.machine.is_none() {
             return Ok(());
         }
+        self.call_answered(device, process, found.as_ref().err().map(|failure| failure.kind));
         let stepped = self.step(device, process, |step, tx| step.probed(tx, call, &found))?;
         if matches!(stepped, Stepped::Failed) {
             self.later(500, Happening::Probed { device, process, life, call, found });
@@ -214,6 +231,8 @@ impl World {
         for device in self.living() {
             self.tell_of_the_network(device)?;
         }
+        // Whoever sleeps or was killed comes back within this.
+        self.run_until(self.now_ms + LOOK_MS)?;
         let end = self.now_ms + RECOVERY_MS;
         while self.nothing_is_stuck().is_err() && self.now_ms < end {
             self.run_until(self.now_ms + LOOK_MS)?;

@@ -7,7 +7,7 @@ use super::{Plant, Scenario, Stats};
 use crate::rng::Rng;
 use crate::sim::Violation;
 use crate::sim::faulty_store::{FaultyTx, Lie, Wrong};
-use crate::sim::habits::Habits;
+use crate::sim::habits::{Habits, Tries};
 use crate::sim::network::{Fate, Forgotten, serve_page, serve_record, serve_with};
 use landfall_adapters::http::HttpResponse;
 use landfall_adapters::sync_endpoint::{decode_fetch, decode_pull, decode_push, encode_push};
@@ -150,6 +150,7 @@ pub(super) struct Process {
     pub(super) life: u64,
     /// The host has put the app to sleep.
     pub(super) suspended: bool,
+    pub(super) tries: Tries,
     woken_at: Option<u64>,
     /// The last calls of the machine that runs now: sending, and reading.
     last_calls: (Option<CallId>, Option<CallId>),
@@ -241,6 +242,7 @@ impl World {
                     account,
                     life: 0,
                     suspended: false,
+                    tries: Tries::default(),
                     woken_at: None,
                     last_calls: (None, None),
                 }
@@ -575,6 +577,7 @@ impl World {
         state.machine = Some(machine);
         state.life += 1;
         state.suspended = false;
+        state.tries = Tries::begin(self.now_ms);
         state.woken_at = None;
         let account = state.account;
         self.say(format!("device {device}.{process} starts as {account}"));
@@ -605,7 +608,7 @@ impl World {
         }
         state.machine = Some(machine);
         state.woken_at = None;
-        self.poke(device, process);
+        self.begins_anew(device, process);
         self.tell_of_the_network(device)
     }
 
@@ -636,7 +639,7 @@ impl World {
         state.machine = Some(machine);
         state.woken_at = None;
         state.last_calls = (None, None);
-        self.poke(device, process);
+        self.begins_anew(device, process);
         self.tell_of_the_network(device)
     }
 
@@ -1070,6 +1073,7 @@ impl World {
             let true_ms = i64::try_from(self.now_ms).unwrap_or(i64::MAX);
             reply.server_time = Some(Timestamp(START_MS + true_ms));
         }
+        self.call_answered(device, process, decoded.as_ref().err().map(|failure| failure.kind));
         let mut call = from.batch.call;
         let state = &self.devices[device].processes[process];
         if self.scenario.plant == Some(Plant::LateAnswerBelieved) && state.account != from.account {
@@ -1138,6 +1142,7 @@ impl World {
                     Ok(response) => decode_pull(request, response),
                     Err(failure) => Err(copy(failure)),
                 };
+                self.call_answered(device, process, page.as_ref().err().map(|failure| failure.kind));
                 self.step(device, process, |step, tx| step.pulled(tx, call, &page))?
             }
             Wanted::Record(key) => {
@@ -1145,6 +1150,7 @@ impl World {
                     Ok(response) => decode_fetch(key, response),
                     Err(failure) => Err(copy(failure)),
                 };
+                self.call_answered(device, process, record.as_ref().err().map(|failure| failure.kind));
                 self.step(device, process, |step, tx| step.fetched(tx, call, &record))?
             }
         };
