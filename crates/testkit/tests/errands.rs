@@ -3,7 +3,9 @@
 //! `LANDFALL_SEED=n` runs one seed and prints what happened before the violation; `LANDFALL_SEEDS=n` runs that many.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#![allow(clippy::print_stdout, reason = "what was run is shown with `--nocapture`")]
 
+use landfall_testkit::sim::Runs;
 use landfall_testkit::sim::errands::{MUST_HAPPEN, Plant, Scenario, Stats, run};
 use std::collections::BTreeMap;
 
@@ -32,14 +34,12 @@ fn shape(what: &str) -> String {
     words.take(14).collect::<Vec<_>>().join(" ")
 }
 
-#[test]
-fn every_task_ends_once_and_truly_in_any_life() {
+/// Runs them all, and names every one that goes wrong before it fails.
+fn run_all(range: std::ops::Range<u64>, scenario: &Scenario) -> Stats {
     let (mut total, mut broken) = (Stats::default(), BTreeMap::<String, Vec<u64>>::new());
     let mut first = None;
-    let range = seeds(SEEDS);
-    let all = range.end - range.start >= SEEDS;
     for seed in range {
-        match run(seed, &Scenario::default()) {
+        match run(seed, scenario) {
             Ok(stats) => total.add(&stats),
             Err(violation) => {
                 broken.entry(shape(&violation.what)).or_default().push(seed);
@@ -52,7 +52,26 @@ fn every_task_ends_once_and_truly_in_any_life() {
         println!("{} x {what}: {:?}", seeds.len(), &seeds[..seeds.len().min(5)]);
     }
     assert!(first.is_none(), "{:?}", first.unwrap());
+    total
+}
+
+#[test]
+fn every_task_ends_once_and_truly_in_any_life() {
+    let range = seeds(SEEDS);
+    let all = range.end - range.start >= SEEDS;
+    let total = run_all(range, &Scenario::default());
     for what in MUST_HAPPEN.iter().filter(|_| all) {
+        assert!(total.of(what) > 0, "it never happened: {what}");
+    }
+}
+
+/// Nobody starts a run, before healing or after it; people switch accounts, log in, and decide, and nothing else.
+#[test]
+fn accounts_that_run_by_themselves_need_nobody() {
+    let range = seeds(SEEDS / 4);
+    let many = range.end - range.start > 1;
+    let total = run_all(range, &Scenario { runs: Runs::ByThemselves, ..Scenario::default() });
+    for what in ["runs by themselves", "suspensions", "probes", "calls that slept"].iter().filter(|_| many) {
         assert!(total.of(what) > 0, "it never happened: {what}");
     }
 }
@@ -97,7 +116,8 @@ fn lives_that_failed_once_go_well() {
         (16069, "a group went although the parent of one of it had been given up"),
         (17333, "two tasks of one record waited for each other after their holder had vanished"),
     ] {
-        if let Err(violation) = run(seed, &Scenario::default()) {
+        // They are from a time when only apps started runs.
+        if let Err(violation) = run(seed, &Scenario { runs: Runs::OnDemand, ..Scenario::default() }) {
             panic!("{what}: {violation:?}");
         }
     }

@@ -6,10 +6,11 @@
 //! `checks.rs` says what must hold; [`Plant`] breaks one rule at a time to show that it is missed. Not simulated here:
 //! the disk below the store, damaged rows, and a journal that forgets. Tests: `tests/errands.rs`.
 
-use super::Violation;
+use super::{Runs, Violation};
 use std::collections::BTreeMap;
 
 mod app;
+mod by_itself;
 mod checks;
 mod user;
 mod world;
@@ -23,13 +24,15 @@ pub struct Scenario {
     pub actions: u32,
     /// Whether the network and the processes misbehave at all.
     pub faults: bool,
+    /// Who starts runs of sync.
+    pub runs: Runs,
     /// A rule broken on purpose.
     pub plant: Option<Plant>,
 }
 
 impl Default for Scenario {
     fn default() -> Self {
-        Self { devices: 2, actions: 70, faults: true, plant: None }
+        Self { devices: 2, actions: 70, faults: true, runs: Runs::Drawn, plant: None }
     }
 }
 

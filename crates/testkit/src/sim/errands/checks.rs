@@ -633,8 +633,12 @@ impl Book {
         for id in &queue {
             let told = explain(store, *id, now, live).map_err(text)?;
             let Some(told) = told else { return Err(format!("{id} is queued, and cannot be explained")) };
-            let goes = told.waits_for.is_empty()
-                || told.waits_for.iter().any(|wait| matches!(wait, Wait::Sync | Wait::Lease { .. }));
+            if live.is_automatic && told.waits_for.contains(&Wait::Sync) {
+                return Err(format!("{id} waits for somebody, it is said, and runs begin by themselves"));
+            }
+            let will_go =
+                |wait: &Wait| matches!(wait, Wait::Sync | Wait::Lease { .. } | Wait::NextRun { .. });
+            let goes = told.waits_for.is_empty() || told.waits_for.iter().any(will_go);
             if goes && claimable.iter().all(|task| task.id != *id) {
                 let row = store.task(*id).map_err(text)?;
                 return Err(format!(

@@ -7,10 +7,11 @@ use super::{Plant, Scenario, Stats};
 use crate::rng::Rng;
 use crate::sim::Violation;
 use crate::sim::faulty_store::{FaultyTx, Lie, Wrong};
+use crate::sim::habits::{Habits, Tries};
 use crate::sim::network::{Fate, Forgotten, serve_page, serve_record, serve_with};
 use landfall_adapters::http::HttpResponse;
 use landfall_adapters::sync_endpoint::{decode_fetch, decode_pull, decode_push, encode_push};
-use landfall_core::adapter::{CallContext, Outcome, Permit, PullRequest, PushBatch, PushReply};
+use landfall_core::adapter::{CallContext, Capabilities, Outcome, Permit, PullRequest, PushBatch, PushReply};
 use landfall_core::conflict::ResolveError;
 use landfall_core::device::DeviceState;
 use landfall_core::event::Event;
@@ -39,12 +40,12 @@ const HEAL_MS: u64 = 4 * 3600 * 1000;
 /// A year, for clocks that jump.
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
 /// Rounds within which everything must have come to rest: in each a person takes up one letter of a chain.
-const ROUNDS: u32 = 32;
+pub(super) const ROUNDS: u32 = 32;
 /// Lines of trace kept for a violation.
 const TRACE: usize = 500;
 
 /// Something that will happen.
-enum Happening {
+pub(super) enum Happening {
     /// A user does something.
     Act { device: usize },
     /// A process has something due.
@@ -71,11 +72,23 @@ enum Happening {
     Move { device: usize },
     /// The server's feed forgets what was deleted so far.
     Forget,
+    /// A device that runs by itself hears something, true or not.
+    Hear { device: usize },
+    /// A process is told to run by itself.
+    SwitchOn { device: usize, process: usize },
+    /// The app is back on the screen.
+    Resume { device: usize, process: usize },
+    /// Somebody has logged in again.
+    LogIn { device: usize, process: usize },
+    /// A process looks whether another one has left something.
+    Look { device: usize },
+    /// What a probe has found.
+    Probed { device: usize, process: usize, life: u64, call: CallId, found: Result<(), Failure> },
 }
 
 /// Who made a request.
 #[derive(Clone)]
-struct Sender {
+pub(super) struct Sender {
     device: usize,
     process: usize,
     life: u64,
@@ -88,7 +101,7 @@ struct Sender {
 
 /// Who asked to read something, and what.
 #[derive(Clone)]
-struct Reader {
+pub(super) struct Reader {
     device: usize,
     process: usize,
     life: u64,
@@ -99,7 +112,7 @@ struct Reader {
 }
 
 #[derive(Clone, Debug)]
-enum Wanted {
+pub(super) enum Wanted {
     Page(PullRequest),
     Record(EntityKey),
 }
@@ -122,7 +135,7 @@ pub(super) struct Device {
     /// The device that its user began with.
     pub(super) line: usize,
     pub(super) clock_error_ms: i64,
-    online: bool,
+    pub(super) online: bool,
     metered: bool,
     upgraded: bool,
     retired: bool,
@@ -134,7 +147,10 @@ pub(super) struct Process {
     pub(super) machine: Option<Machine>,
     /// Whose queue is open in it.
     pub(super) account: &'static str,
-    life: u64,
+    pub(super) life: u64,
+    /// The host has put the app to sleep.
+    pub(super) suspended: bool,
+    pub(super) tries: Tries,
     woken_at: Option<u64>,
     /// The last calls of the machine that runs now: sending, and reading.
     last_calls: (Option<CallId>, Option<CallId>),
@@ -144,6 +160,7 @@ pub(super) struct World {
     seed: u64,
     pub(super) scenario: Scenario,
     pub(super) rng: Rng,
+    pub(super) habits: Habits,
     pub(super) now_ms: u64,
     calendar: BTreeMap<(u64, u64), Happening>,
     order: u64,
@@ -169,6 +186,7 @@ impl World {
             seed,
             app: App::draw(&mut Rng::new(seed, 3, 0)),
             rng: Rng::new(seed, 2, 0),
+            habits: Habits::draw(seed, scenario.runs),
             now_ms: 0,
             calendar: BTreeMap::new(),
             order: 0,
@@ -207,6 +225,9 @@ impl World {
             let at = world.rng.below(CHAOS_MS);
             world.later(at, Happening::Forget);
         }
+        for device in 0..world.devices.len() {
+            world.hear_later(device);
+        }
         world
     }
 
@@ -216,7 +237,15 @@ impl World {
         let processes = (0..processes)
             .map(|_| {
                 let account = ACCOUNTS[usize::from(self.rng.percent(30))];
-                Process { machine: None, account, life: 0, woken_at: None, last_calls: (None, None) }
+                Process {
+                    machine: None,
+                    account,
+                    life: 0,
+                    suspended: false,
+                    tries: Tries::default(),
+                    woken_at: None,
+                    last_calls: (None, None),
+                }
             })
             .collect::<Vec<_>>();
         for process in 0..processes.len() {
@@ -238,6 +267,18 @@ impl World {
     pub(super) fn live(mut self) -> Result<Stats, Violation> {
         self.run_until(CHAOS_MS)?;
         self.heal();
+        if self.habits.by_itself {
+            self.come_to_rest_by_itself()?;
+        } else {
+            self.come_to_rest()?;
+        }
+        let outcome = self.judge_the_end();
+        self.judge(outcome)?;
+        self.book.stats.trace = self.hash;
+        Ok(self.book.stats)
+    }
+
+    fn come_to_rest(&mut self) -> Result<(), Violation> {
         for round in 0.. {
             let quiet = self.nothing_is_queued();
             for account in ACCOUNTS {
@@ -252,13 +293,10 @@ impl World {
             }
             if round == ROUNDS {
                 let left = self.what_is_queued();
-                return self.judge(Err(format!("it never comes to rest: {left}"))).map(|()| Stats::default());
+                return self.judge(Err(format!("it never comes to rest: {left}")));
             }
         }
-        let outcome = self.judge_the_end();
-        self.judge(outcome)?;
-        self.book.stats.trace = self.hash;
-        Ok(self.book.stats)
+        Ok(())
     }
 
     fn judge_the_end(&mut self) -> Result<(), String> {
@@ -275,16 +313,18 @@ impl World {
         Ok(())
     }
 
-    fn run_until(&mut self, end: u64) -> Result<(), Violation> {
+    pub(super) fn run_until(&mut self, end: u64) -> Result<(), Violation> {
+        // Whoever runs by itself is never at rest: the next run is always due some time.
+        let may_rest = self.healed && !self.habits.by_itself;
         while let Some(entry) = self.calendar.first_entry() {
-            if entry.key().0 > end || (self.healed && self.is_at_rest()) {
+            if entry.key().0 > end || (may_rest && self.is_at_rest()) {
                 break;
             }
             let Some(((at, _), happening)) = self.calendar.pop_first() else { break };
             self.now_ms = at;
             self.happen(happening)?;
         }
-        self.now_ms = self.now_ms.max(if self.healed { self.now_ms } else { end });
+        self.now_ms = self.now_ms.max(if may_rest { self.now_ms } else { end });
         Ok(())
     }
 
@@ -294,7 +334,7 @@ impl World {
             && self.calendar.values().all(|happening| matches!(happening, Happening::Wake { .. }))
     }
 
-    fn nothing_is_queued(&mut self) -> bool {
+    pub(super) fn nothing_is_queued(&mut self) -> bool {
         self.living().into_iter().all(|device| {
             let store = &mut self.devices[device].store;
             ACCOUNTS
@@ -303,7 +343,7 @@ impl World {
         })
     }
 
-    fn what_is_queued(&mut self) -> String {
+    pub(super) fn what_is_queued(&mut self) -> String {
         let mut all = Vec::new();
         for device in self.living() {
             for account in ACCOUNTS {
@@ -318,7 +358,7 @@ impl World {
         format!("{all:#?}")
     }
 
-    fn living(&self) -> Vec<usize> {
+    pub(super) fn living(&self) -> Vec<usize> {
         (0..self.devices.len()).filter(|device| !self.devices[*device].retired).collect()
     }
 
@@ -330,10 +370,16 @@ impl World {
             device.online = true;
             device.metered = false;
             device.clock_error_ms = 0;
+            if self.habits.by_itself {
+                continue;
+            }
             for process in &mut device.processes {
                 process.machine = None;
                 process.life += 1;
             }
+        }
+        if self.habits.by_itself {
+            return self.calendar.retain(|_, happening| !happening.is_chaos());
         }
         let late = |happening: &Happening| {
             matches!(
@@ -352,13 +398,7 @@ impl World {
         self.devices[device].processes[0].account = account;
         self.devices[device].processes[0].machine = None;
         self.start(device, 0)?;
-        self.step(device, 0, |step, tx| {
-            step.resume(tx, &Scope::All)?;
-            for name in TYPES {
-                step.resume(tx, &Scope::Type(name.into()))?;
-            }
-            LANES.into_iter().try_for_each(|lane| step.resume(tx, &Scope::Lane(lane.into())))
-        })?;
+        self.let_all_go(device, 0)?;
         self.decide_all(device, 0, round)?;
         self.step(device, 0, |step, _| {
             step.credentials_changed();
@@ -369,6 +409,18 @@ impl World {
         Ok(())
     }
 
+    /// Whatever is paused goes on.
+    pub(super) fn let_all_go(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+        self.step(device, process, |step, tx| {
+            step.resume(tx, &Scope::All)?;
+            for name in TYPES {
+                step.resume(tx, &Scope::Type(name.into()))?;
+            }
+            LANES.into_iter().try_for_each(|lane| step.resume(tx, &Scope::Lane(lane.into())))
+        })
+        .map(drop)
+    }
+
     pub(super) fn judge(&self, outcome: Result<(), String>) -> Result<(), Violation> {
         outcome.map_err(|what| Violation {
             seed: self.seed,
@@ -377,7 +429,7 @@ impl World {
         })
     }
 
-    fn later(&mut self, wait_ms: u64, happening: Happening) {
+    pub(super) fn later(&mut self, wait_ms: u64, happening: Happening) {
         self.order += 1;
         self.calendar.insert((self.now_ms + wait_ms, self.order), happening);
     }
@@ -400,7 +452,7 @@ impl World {
         self.devices[device].upgraded
     }
 
-    fn chaos(&self) -> bool {
+    pub(super) fn chaos(&self) -> bool {
         self.scenario.faults && !self.healed
     }
 
@@ -409,19 +461,24 @@ impl World {
             Happening::Act { device } => {
                 let device = self.now_used(device);
                 let process = self.rng.index(self.devices[device].processes.len());
-                if self.devices[device].processes[process].machine.is_some() {
+                if self.is_awake(device, process) {
                     self.act(device, process)?;
+                    self.look_later(device);
                 }
                 Ok(())
             }
             Happening::Wake { device, process, life } => {
                 let process_now = &mut self.devices[device].processes[process];
                 process_now.woken_at = None;
-                if process_now.life == life {
-                    self.step(device, process, |step, _| {
-                        step.wake();
-                        Ok::<_, StoreError>(())
-                    })?;
+                if process_now.life != life {
+                    return Ok(());
+                }
+                let stepped = self.step(device, process, |step, _| {
+                    step.wake();
+                    Ok::<_, StoreError>(())
+                })?;
+                if matches!(stepped, Stepped::Failed) {
+                    self.poke(device, process);
                 }
                 Ok(())
             }
@@ -471,11 +528,19 @@ impl World {
                 self.say("the feed forgets what was deleted".into());
                 Ok(())
             }
+            Happening::Hear { device } => self.hear(device),
+            Happening::SwitchOn { device, process } => self.switch_on(device, process),
+            Happening::Resume { device, process } => self.resume_app(device, process),
+            Happening::LogIn { device, process } => self.log_in(device, process),
+            Happening::Look { device } => self.look(device),
+            Happening::Probed { device, process, life, call, found } => {
+                self.probed(device, process, life, call, found)
+            }
         }
     }
 
     /// The device that is used in the place of `device` now.
-    fn now_used(&self, device: usize) -> usize {
+    pub(super) fn now_used(&self, device: usize) -> usize {
         let line = self.devices[device].line;
         self.living().into_iter().rfind(|now| self.devices[*now].line == line).unwrap_or(device)
     }
@@ -501,18 +566,22 @@ impl World {
         open(store, processes[process].account)
     }
 
-    fn start(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+    pub(super) fn start(&mut self, device: usize, process: usize) -> Result<(), Violation> {
         let state = &self.devices[device];
-        if state.processes[process].machine.is_some() || state.retired || (self.healed && process > 0) {
+        let sleeps = self.healed && process > 0 && !self.habits.by_itself;
+        if state.processes[process].machine.is_some() || state.retired || sleeps {
             return Ok(());
         }
         let machine = self.opened(device, process);
         let state = &mut self.devices[device].processes[process];
         state.machine = Some(machine);
         state.life += 1;
+        state.suspended = false;
+        state.tries = Tries::begin(self.now_ms);
         state.woken_at = None;
         let account = state.account;
         self.say(format!("device {device}.{process} starts as {account}"));
+        self.switch_on(device, process)?;
         self.tell_of_the_network(device)
     }
 
@@ -520,9 +589,15 @@ impl World {
         let (seed, entropy) = (self.rng.next(), Entropy(self.rng.bytes()));
         let Device { store, processes, upgraded, .. } = &mut self.devices[device];
         let account = processes[process].account;
-        let config = self.app.config(seed, *upgraded, self.scenario.plant);
+        let mut config = self.app.config(seed, *upgraded, self.scenario.plant);
+        self.habits.configure(&mut config.retry);
+        if self.habits.by_itself {
+            // These apps say what the feed covers: else what was deleted before it brought the first of a type stays.
+            config.pull.types = Some(TYPES.into_iter().map(String::from).collect());
+        }
+        let capabilities = Capabilities { probe: self.habits.probe, ..self.app.capabilities() };
         let mut tx = open(store, account);
-        let opened = Machine::open(config, self.app.capabilities(), &entropy, &mut *tx);
+        let opened = Machine::open(config, capabilities, &entropy, &mut *tx);
         let machine = opened.expect("the memory store does not fail by itself");
         tx.commit().expect("the memory store does not fail by itself");
         machine.for_identity(Some(account))
@@ -537,6 +612,7 @@ impl World {
         }
         state.machine = Some(machine);
         state.woken_at = None;
+        self.begins_anew(device, process);
         self.tell_of_the_network(device)
     }
 
@@ -567,10 +643,11 @@ impl World {
         state.machine = Some(machine);
         state.woken_at = None;
         state.last_calls = (None, None);
+        self.begins_anew(device, process);
         self.tell_of_the_network(device)
     }
 
-    fn tell_of_the_network(&mut self, device: usize) -> Result<(), Violation> {
+    pub(super) fn tell_of_the_network(&mut self, device: usize) -> Result<(), Violation> {
         let metered = self.devices[device].metered;
         for process in 0..self.devices[device].processes.len() {
             let told = self.devices[device].processes[process].machine.as_ref().map(Machine::is_metered);
@@ -704,6 +781,7 @@ impl World {
         let mut tx: Box<dyn StoreTx + '_> = Box::new(FaultyTx::new(open(store, place.account), wrong));
         let prepared = work(&mut step, &mut *tx).map_err(IntoTrouble::into_trouble).and_then(|value| {
             let failed = Trouble::Store;
+            step.start_if_due(&*tx).map_err(failed)?;
             if step.needs_lease() {
                 step.lead(&mut *tx, &me, &is_gone).map_err(failed)?;
             }
@@ -788,6 +866,10 @@ impl World {
         let Device { store, processes, .. } = &mut self.devices[device];
         let Some(machine) = &processes[process].machine else { return Ok(()) };
         let live = machine.live(now);
+        // One that was opened anew a moment ago knows its next run after its first step.
+        if live.is_automatic && !live.is_suspended && machine.next_wakeup().is_none() {
+            return Ok(());
+        }
         let tx = open(store, place.account);
         let outcome = self.book.explains(place, &*tx, now.wall, &live);
         drop(tx);
@@ -812,6 +894,8 @@ impl World {
 
     fn carry_out(&mut self, device: usize, process: usize, effects: Vec<Effect>) -> Result<(), Violation> {
         for effect in effects {
+            let outcome = self.may_leave(device, process, &effect);
+            self.judge(outcome)?;
             match effect {
                 Effect::Push { context, batch } => self.hand_out(device, process, context, batch)?,
                 Effect::Pull { context, call, request } => {
@@ -820,6 +904,7 @@ impl World {
                 Effect::Fetch { context, call, entity } => {
                     self.read(device, process, &context, call, Wanted::Record(entity));
                 }
+                Effect::Probe { call, .. } => self.probe(device, process, call),
                 Effect::RefreshCredentials => {
                     let fresh = self.rng.percent(70);
                     self.step(device, process, |step, _| {
@@ -834,6 +919,10 @@ impl World {
                         Event::Conflicted { .. } => self.count("conflicts"),
                         Event::Pulled { .. } => self.count("pages"),
                         Event::Reconciling => self.count("readings from the beginning"),
+                        Event::SessionStarted if self.habits.by_itself => self.count("runs by themselves"),
+                        Event::GateClosed { why: FailureKind::Unauthenticated, .. } => {
+                            self.log_in_later(device, process);
+                        }
                         Event::Damaged { what } => return self.judge(Err(format!("damaged: {what}"))),
                         _ => {}
                     }
@@ -880,6 +969,11 @@ impl World {
     fn leave(&mut self, mut from: Sender) -> Result<(), Violation> {
         let Sender { device, process, .. } = from;
         if self.devices[device].processes[process].life != from.life {
+            return Ok(());
+        }
+        if self.devices[device].processes[process].suspended {
+            self.count("calls that slept");
+            self.later(1_000, Happening::Leave { from });
             return Ok(());
         }
         if self.scenario.plant == Some(Plant::CredentialsOfWhoeverIsThere) {
@@ -983,6 +1077,7 @@ impl World {
             let true_ms = i64::try_from(self.now_ms).unwrap_or(i64::MAX);
             reply.server_time = Some(Timestamp(START_MS + true_ms));
         }
+        self.call_answered(device, process, decoded.as_ref().err().map(|failure| failure.kind));
         let mut call = from.batch.call;
         let state = &self.devices[device].processes[process];
         if self.scenario.plant == Some(Plant::LateAnswerBelieved) && state.account != from.account {
@@ -1051,6 +1146,7 @@ impl World {
                     Ok(response) => decode_pull(request, response),
                     Err(failure) => Err(copy(failure)),
                 };
+                self.call_answered(device, process, page.as_ref().err().map(|failure| failure.kind));
                 self.step(device, process, |step, tx| step.pulled(tx, call, &page))?
             }
             Wanted::Record(key) => {
@@ -1058,6 +1154,7 @@ impl World {
                     Ok(response) => decode_fetch(key, response),
                     Err(failure) => Err(copy(failure)),
                 };
+                self.call_answered(device, process, record.as_ref().err().map(|failure| failure.kind));
                 self.step(device, process, |step, tx| step.fetched(tx, call, &record))?
             }
         };
@@ -1068,6 +1165,9 @@ impl World {
     }
 
     pub(super) fn sync(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+        if !self.habits.on_demand {
+            return Ok(());
+        }
         let end = if self.rng.percent(50) {
             SessionEnd::Drained { within: Duration::from_secs(30) }
         } else {
@@ -1144,6 +1244,21 @@ pub(super) enum Trouble {
 
 pub(super) trait IntoTrouble {
     fn into_trouble(self) -> Trouble;
+}
+
+impl Happening {
+    /// What happens to people and devices no more when all has healed.
+    const fn is_chaos(&self) -> bool {
+        matches!(
+            self,
+            Self::Act { .. }
+                | Self::Trouble { .. }
+                | Self::Upgrade { .. }
+                | Self::Move { .. }
+                | Self::Forget
+                | Self::Hear { .. }
+        )
+    }
 }
 
 impl IntoTrouble for StoreError {
