@@ -703,7 +703,11 @@ impl Driver {
                     drop(reply.send(Err(refused.into())));
                 }
                 (Command::Sync { reply, .. }, _) => self.syncing.push(reply),
-                (Command::Suspend { reply }, _) => drop(reply.send(Ok(()))),
+                (Command::Suspend { reply }, _) => {
+                    // A call that still waits for its credentials must not leave once the app sleeps.
+                    self.machine.recall_calls();
+                    drop(reply.send(Ok(())));
+                }
                 _ => {}
             }
         }

@@ -4,7 +4,7 @@
 
 mod support;
 
-use landfall_core::adapter::PushReply;
+use landfall_core::adapter::{Adapter, BoxFuture, CallContext, Capabilities, PushBatch, PushReply};
 use landfall_core::change::Change;
 use landfall_core::config::AutoConfig;
 use landfall_core::device::{Conditions, Constraint, DeviceState};
@@ -267,4 +267,55 @@ fn a_commit_that_fails_in_a_run_does_not_end_the_running() {
         control.next_commit(Broken::Fails { landed });
         wait_for("the empty queue", || is_empty(&engine));
     }
+}
+
+/// A backend whose credentials take their time: it looks at the permit when it has them, as every adapter must.
+#[derive(Debug, Default)]
+struct Slow {
+    left_asleep: Arc<AtomicBool>,
+    asked: Arc<AtomicBool>,
+    go: Arc<AtomicBool>,
+}
+
+impl Adapter for Slow {
+    fn capabilities(&self) -> Capabilities {
+        Scripted::honest().capabilities()
+    }
+
+    fn push<'a>(
+        &'a self,
+        context: &'a CallContext,
+        batch: &'a PushBatch,
+    ) -> BoxFuture<'a, Result<PushReply, Failure>> {
+        Box::pin(async move {
+            self.asked.store(true, Ordering::SeqCst);
+            while !self.go.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            if context.permit.is_withdrawn() {
+                return Err(Failure::new(FailureKind::Cancelled, Delivery::NotSent, "recalled"));
+            }
+            self.left_asleep.store(true, Ordering::SeqCst);
+            apply(batch)
+        })
+    }
+}
+
+#[test]
+fn a_call_that_waits_for_its_credentials_does_not_leave_once_the_app_sleeps() {
+    let backend = Slow::default();
+    let (left, asked, go) = (backend.left_asleep.clone(), backend.asked.clone(), backend.go.clone());
+    let engine = Engine::builder(MemoryStore::default(), backend)
+        .connectivity(ManualConnectivity::new())
+        .build_blocking()
+        .unwrap();
+    engine.enable_auto_sync(quick()).unwrap();
+    engine.enqueue_blocking(note(1)).unwrap();
+    wait_for("the call", || asked.load(Ordering::SeqCst));
+    engine.on_pause_blocking().unwrap();
+    go.store(true, Ordering::SeqCst);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!left.load(Ordering::SeqCst), "it left while the app was asleep");
+    engine.on_resume();
+    wait_for("the empty queue", || is_empty(&engine));
 }
