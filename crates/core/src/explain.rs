@@ -196,6 +196,13 @@ impl Wait {
 
     /// Whether somebody has asked for this wait, or owes a decision: then it is nobody's fault that nothing moves.
     pub(crate) const fn is_wished(&self) -> bool {
+        if let Self::EarlierChange(blocker)
+        | Self::Dependency(blocker)
+        | Self::Lane { blocker, .. }
+        | Self::Group { blocker, .. } = self
+        {
+            return matches!(blocker.state, StateKind::Dead | StateKind::Conflict);
+        }
         matches!(
             self,
             Self::DeadLetter { .. }

@@ -55,6 +55,18 @@ fn what_was_asked_to_wait_is_no_stall() {
 }
 
 #[test]
+fn what_is_behind_a_decision_that_a_person_owes_is_no_stall() {
+    let mut bench = automatic();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    bench.enqueue(note("a")).unwrap();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &rejected("bad"));
+    an_hour_of(&mut bench, FailureKind::Unreachable);
+    assert!(stalls(&bench).is_empty(), "{:?}", stalls(&bench));
+}
+
+#[test]
 fn progress_ends_a_stall_and_nothing_is_told_of_an_empty_queue() {
     let mut bench = automatic();
     an_hour_of(&mut bench, FailureKind::Unreachable);
