@@ -559,7 +559,9 @@ impl Step {
         self.end(tx, task, verdict, version, None)?;
         let first = self.promote(tx, &task.entity, task.lane.as_deref())?;
         if let Some(group) = &task.terms.group {
-            if let Some(rest) = tx.tasks_of_group(group)?.tasks.first() {
+            // One of them may have its moment already, from before this one came: the others wait for it.
+            let rest = tx.tasks_of_group(group)?.tasks;
+            if let Some(rest) = rest.iter().find(|rest| rest.claim_at.is_none() && !rest.standing.held) {
                 self.make_claimable(tx, rest)?;
             }
         }

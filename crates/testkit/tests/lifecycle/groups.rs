@@ -196,3 +196,29 @@ fn a_group_that_cannot_be_sent_as_one_is_refused_at_the_door() {
 fn change_of(id: &str) -> Change {
     Change::create("note", id).set("n", 1).group("g")
 }
+
+/// The first of a group has its moment before the others come; one of those ends unsent, because it turns out to change
+/// nothing. The rest used to wait for each other for ever (seed 1518 of the second world).
+#[test]
+fn the_rest_of_a_group_goes_on_when_one_of_it_turns_out_to_change_nothing() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "n").set("text", "x")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    bench.step(|step, _| step.stop_session());
+    bench.enqueue(Change::update("note", "n").set("text", "y").priority(-2)).unwrap();
+    bench.step(|step, tx| {
+        step.enqueue(tx, Change::create("note", "a").set("n", 1).group("g")).unwrap();
+        step.enqueue(tx, Change::update("note", "n").set("text", "y").group("g")).unwrap();
+        step.enqueue(tx, Change::create("note", "b").set("n", 1).group("g")).unwrap();
+    });
+    bench.hear(theirs("n", r#"{"text":"x","other":1}"#, "2"));
+    assert_eq!(bench.tasks().len(), 3, "one of the group has ended");
+    bench.sync();
+    for round in 0..5 {
+        let sent = bench.sent.clone();
+        sent.iter().skip(1 + round).take(1).for_each(|batch| bench.apply(batch, "9"));
+    }
+    assert_eq!(bench.counts().total(), 0, "{:?}", bench.tasks());
+}
