@@ -302,9 +302,17 @@ impl Machine {
         self.state.device = old.state.device;
         self.state.auto.take_over(&old.state.auto);
         self.state.repeats = old.state.repeats;
-        if self.identity == old.identity && !old.permit.is_withdrawn() {
+        if self.identity != old.identity {
+            return;
+        }
+        if !old.permit.is_withdrawn() {
             self.permit = old.permit.clone();
         }
+        // What held everything up still does; only the probe has nobody who waits for it.
+        self.state.gate = old.state.gate.without_probe();
+        self.state.failures = old.state.failures;
+        self.state.is_unreachable = old.state.is_unreachable;
+        self.state.refusals = old.state.refusals;
     }
 
     /// Forbids every call that was handed out and has not left yet: the queue changes hands.

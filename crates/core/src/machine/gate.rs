@@ -56,6 +56,15 @@ impl Gate {
         }
     }
 
+    /// The same, with nobody under way to look.
+    pub(super) fn without_probe(&self) -> Self {
+        let mut gate = self.clone();
+        if let Self::Waiting { probe, .. } = &mut gate {
+            *probe = None;
+        }
+        gate
+    }
+
     /// Whether it opens by itself also when nothing runs by itself.
     pub(super) const fn opens_by_itself(&self) -> bool {
         matches!(self, Self::Waiting { .. })
