@@ -119,6 +119,8 @@ pub struct RetryConfig {
     /// Upper bound of the wait while something in between answers, such as a portal. 5 s: whoever logs in there
     /// waits for it, and the backend does not see the tries.
     pub intercepted_cap: Duration,
+    /// How long a probe may take. 10 s: longer than any network that is of use; a portal answers at once.
+    pub probe_timeout: Duration,
     /// The first wait before credentials that were refused are tried or asked for again while the machine runs by itself;
     /// it doubles up to [`cap`](Self::cap). 1 min: asking costs a service, or a person, something.
     pub credentials_base: Duration,
@@ -138,6 +140,7 @@ impl Default for RetryConfig {
             budget: 60,
             budget_every: Duration::from_secs(10),
             intercepted_cap: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(10),
             credentials_base: Duration::from_secs(60),
             seed: 0,
         }

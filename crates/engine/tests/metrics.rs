@@ -2,6 +2,7 @@
 //! and that `docs/metrics.md` names exactly what is exported.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
+#[path = "../../server/tests/exposition/mod.rs"]
 mod exposition;
 mod support;
 

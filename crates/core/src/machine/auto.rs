@@ -231,6 +231,9 @@ impl Step {
     /// The earliest moment of any run, whatever there is to do: the gate, a device without a network, runs that did
     /// nothing. `None`: not without somebody's help.
     fn not_before(&self) -> Option<Mono> {
+        if self.state.paused {
+            return None;
+        }
         let gate = match &self.state.gate {
             Gate::Open => Some(self.now.mono),
             closed => closed.until(),
@@ -249,9 +252,6 @@ impl Step {
 
     fn sending_due(&self, tx: &dyn StoreTx) -> Result<Option<Mono>, StoreError> {
         let Some(not_before) = self.not_before() else { return Ok(None) };
-        if self.state.paused {
-            return Ok(None);
-        }
         let news = self.state.auto.news.map_or(self.now.mono, |(_, go)| go);
         if !tx.claimable(self.now.wall, 1)?.tasks.is_empty() {
             return Ok(Some(news.max(not_before)));

@@ -18,9 +18,6 @@ use crate::time::Mono;
 use alloc::string::String;
 use core::time::Duration;
 
-/// How long a probe may take. Longer than any network that is of use; a portal answers at once.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Whether anything may be sent at all.
 #[derive(Clone, Debug)]
 pub(super) enum Gate {
@@ -277,7 +274,7 @@ impl Step {
 
     fn probe(&mut self, tx: &dyn StoreTx) -> Result<(), StoreError> {
         let call = self.new_call();
-        let timeout = self.config.push.call_timeout.min(PROBE_TIMEOUT);
+        let timeout = self.config.push.call_timeout.min(self.config.retry.probe_timeout);
         let context = self.call_context(tx, timeout)?;
         if let Gate::Waiting { probe, .. } = &mut self.state.gate {
             *probe = Some(call);

@@ -1,6 +1,6 @@
 //! A strict reader of the Prometheus text format 0.0.4, for tests: every line is judged, nothing is passed over.
 //!
-//! The tests of the engine have the same file (`crates/engine/tests/exposition/mod.rs`); the crates share nothing.
+//! Read by the tests of the server and, by its path, by those of the engine.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::BTreeMap;

@@ -2,6 +2,7 @@
 //! nothing of the user's.
 
 use super::*;
+use crate::bench::open;
 use landfall_core::device::DeviceState;
 use landfall_core::machine::{Directions, SessionEnd};
 
@@ -65,6 +66,23 @@ fn a_clock_that_jumped_makes_the_backends_wish_no_longer_than_the_longest_that_i
         until_due(&mut bench, 80 * MINUTE).expect("it goes on");
     }
     assert!(bench.mono_ms - before <= 76 * 60 * 1000);
+}
+
+/// After a failed commit the machine is opened anew; the backend has not come back by that.
+#[test]
+fn what_holds_everything_up_is_kept_when_the_store_had_to_be_opened_anew() {
+    for kind in [FailureKind::Unreachable, FailureKind::RateLimited, FailureKind::ServerChanged] {
+        let mut bench = automatic();
+        bench.enqueue(note("a")).unwrap();
+        bench.wait(SECOND);
+        refuse(&mut bench, kind);
+        let mut anew = open(&mut bench.store, Config::default(), with_probe(), 77);
+        anew.follow(&bench.machine);
+        assert_eq!(anew.gate().map(|(kind, _)| kind), Some(kind));
+        let mut other = open(&mut bench.store, Config::default(), with_probe(), 78).for_identity(Some("ben"));
+        other.follow(&bench.machine);
+        assert!(other.gate().is_none(), "another account has not met it");
+    }
 }
 
 #[test]

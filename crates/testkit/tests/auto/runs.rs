@@ -2,7 +2,7 @@
 
 use super::*;
 use landfall_core::device::{Conditions, Constraint, DeviceState};
-use landfall_core::machine::{Directions, SessionEnd};
+use landfall_core::machine::{Directions, Scope, SessionEnd};
 use landfall_core::time::Timestamp;
 
 #[test]
@@ -251,6 +251,21 @@ fn refused_credentials_are_tried_and_asked_for_again_more_and_more_seldom() {
     let batch = bench.last_sent();
     bench.apply(&batch, "1");
     assert_eq!(bench.counts().total(), 0);
+}
+
+#[test]
+fn nothing_runs_and_nothing_wakes_while_everything_is_paused() {
+    let mut bench = reading();
+    bench.step(|step, tx| step.pause(tx, &Scope::All).unwrap());
+    bench.enqueue(note("a")).unwrap();
+    let before = events(&bench, |event| *event == Event::SessionStarted);
+    bench.step(|step, _| step.resume_app());
+    bench.wait(60 * MINUTE);
+    bench.wait(60 * MINUTE);
+    assert_eq!(events(&bench, |event| *event == Event::SessionStarted), before);
+    bench.step(|step, tx| step.resume(tx, &Scope::All).unwrap());
+    bench.run();
+    assert_eq!((bench.sent.len(), bench.pages.len()), (1, 2), "it goes on at once");
 }
 
 #[test]
