@@ -731,7 +731,7 @@ impl Step {
         match entity.staged.take() {
             Some(staged) if self.is_fate_open(tx, &task.entity)? => entity.staged = Some(staged),
             Some(staged) => self.rebase_queue(tx, &mut entity, staged)?,
-            None => {}
+            None => self.lay_conflicts_anew(tx, &mut entity)?,
         }
         self.lay_over(tx, &mut entity, Origin::App)?;
         tx.put_entity(&entity)?;

@@ -1310,3 +1310,23 @@ fn a_time_that_lies_ahead_of_the_backends_clock_is_not_believed() {
         assert_eq!(bench.view("1"), winner, "{later_ms}");
     }
 }
+
+/// The conflict remembers what the backend would have had after the change before it (seeds 733 and 3846 of the second
+/// world): when that ends without an effect, so does the memory.
+#[test]
+fn a_conflict_behind_a_change_that_is_given_up_is_laid_over_what_the_backend_has() {
+    let mut bench = Bench::ruled(Rules::new(Strategy::Ask));
+    bench.enqueue(Change::create("note", "n").set("text", "x")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    bench.step(|step, _| step.stop_session());
+    let first = bench.enqueue(Change::update("note", "n").set("body", "y").group("g")).unwrap();
+    bench.enqueue(Change::update("note", "n").set("text", "w")).unwrap();
+    bench.hear(theirs("n", r#"{"text":"z"}"#, "2"));
+    bench.step(|step, tx| step.cancel(tx, first.task.unwrap()).unwrap());
+    let waits = bench.conflicts().into_iter().find(|record| record.is_open()).unwrap();
+    bench.resolve(&waits, &Resolution::KeepRemote).unwrap();
+    assert_eq!(bench.view("n"), r#"{"text":"z"}"#);
+    assert_eq!(bench.counts().total(), 0);
+}

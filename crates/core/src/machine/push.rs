@@ -320,6 +320,10 @@ impl Step {
         let base = entity.and_then(|entity| entity.base);
         let Some(intent) = patch::dirty_part(&task.intent, base.as_ref()) else {
             self.settle(tx, task, Verdict::NoChange, None)?;
+            if let Some(mut entity) = self.known_entity(tx, &task.entity)? {
+                self.lay_conflicts_anew(tx, &mut entity)?;
+                tx.put_entity(&entity)?;
+            }
             return Ok(false);
         };
         task.intent = intent;

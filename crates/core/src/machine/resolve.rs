@@ -84,6 +84,25 @@ impl Step {
         self.lay_queue(tx, entity, remote, None)
     }
 
+    /// A change has ended without an effect: a conflict that waits behind it remembers what the backend would have had after
+    /// it, and is laid over what it has.
+    pub(super) fn lay_conflicts_anew(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        entity: &mut StoredEntity,
+    ) -> Result<(), StoreError> {
+        let Some(base) = entity.base.clone() else { return Ok(()) };
+        let mut after = 0;
+        while let Some(task) = self.readable(tx.next_of_entity(&entity.key, after))? {
+            after = task.seq;
+            if task.state == TaskState::Conflict {
+                let remote = RemoteEntity::new(entity.key.clone(), base.body, base.version);
+                return self.rebase_queue(tx, entity, remote);
+            }
+        }
+        Ok(())
+    }
+
     fn lay_queue(
         &mut self,
         tx: &mut dyn StoreTx,
