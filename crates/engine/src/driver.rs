@@ -1,7 +1,8 @@
 //! The one loop: it owns the store and the machine, groups what callers ask for into one commit, and carries out the
 //! effects once they are durable.
 //!
-//! It sleeps until the next command or the machine's next deadline, and does not poll. Tests: `crates/engine/tests`.
+//! It sleeps until the next command or the machine's next deadline. It does not poll, but for one look a second at what
+//! other processes have left in the store while the machine runs by itself. Tests: `crates/engine/tests`.
 
 use crate::calls;
 use crate::clock::Clock;
