@@ -16,6 +16,10 @@ use crate::workspace::{Kind, Package, Workspace};
 const CORE: &str = "landfall-core";
 const TESTKIT: &str = "landfall-testkit";
 const FFI: &str = "landfall-ffi";
+const SIMDISK: &str = "landfall-simdisk";
+
+/// What speaks with C, and so has lints of its own: the interface for other languages, and the disk of the proofs.
+const UNSAFE: &[&str] = &[FFI, SIMDISK];
 
 /// One row of the table.
 struct Wall {
@@ -28,6 +32,7 @@ struct Wall {
 
 /// The suites and the reference server, and everything below them.
 const SUITES: &[&str] = &[
+    SIMDISK,
     "landfall-testkit",
     "landfall-server",
     "landfall-adapters",
@@ -78,6 +83,21 @@ const WALLS: &[Wall] = &[
         tests: SUITES,
     },
     Wall { package: FFI, imports: &["landfall"], tests: SUITES },
+    Wall { package: SIMDISK, imports: &[], tests: &[] },
+    Wall {
+        package: "landfall-proof",
+        imports: &[
+            SIMDISK,
+            TESTKIT,
+            "landfall-server",
+            "landfall-adapters",
+            "landfall-sqlite",
+            "landfall-engine",
+            "landfall-protocol",
+            CORE,
+        ],
+        tests: SUITES,
+    },
     Wall { package: "xtask", imports: &[], tests: &[] },
 ];
 
@@ -123,7 +143,8 @@ Fails when
   - one of our packages depends on another that the table below does not allow, or is not in the table;
   - landfall-core is not `#![no_std]`, lets std in outside its tests, or has a dependency that needs it;
   - a file of a src folder does not open with `//!`;
-  - the word `unsafe` is in code outside landfall-ffi, or a package leaves the lints of the workspace;
+  - the word `unsafe` is in code outside landfall-ffi and landfall-simdisk, or another package leaves the
+    lints of the workspace;
   - code in src uses landfall_testkit where it is a dev-dependency (a unit test sees two copies of each type).
 
 The table (ARCHITECTURE.md, section 2), `package <- what it may import`; tests may import more, see WALLS:
@@ -255,7 +276,7 @@ fn check_core(packages: &[Package]) -> Vec<Breach> {
     breaches
 }
 
-/// A package that does not inherit the lints escapes `unsafe_code = "forbid"`. Only ffi has to.
+/// A package that does not inherit the lints escapes `unsafe_code = "forbid"`. Only those of [`UNSAFE`] have to.
 fn check_manifest(package: &Package, manifest: &str) -> Option<Breach> {
     let mut section = "";
     let inherits = manifest.lines().map(str::trim).any(|line| {
@@ -268,7 +289,7 @@ fn check_manifest(package: &Package, manifest: &str) -> Option<Breach> {
     });
     let what = format!("{} does not inherit the lints of the workspace", package.name);
     let breach = Breach::new(package.manifest.display(), what, "add `[lints]` with `workspace = true`");
-    (!inherits && package.name != FFI).then_some(breach)
+    (!inherits && !UNSAFE.contains(&package.name.as_str())).then_some(breach)
 }
 
 /// The rules of one source file; `path` is relative to the package's folder.
@@ -283,9 +304,9 @@ fn check_source(package: &Package, path: &Path, source: &str) -> Vec<Breach> {
         let remedy = "begin the file with what it is for, what it does not know, and where its tests are";
         breaches.push(Breach::new(&place, "the module does not open with `//!`", remedy));
     }
-    if package.name != FFI {
+    if !UNSAFE.contains(&package.name.as_str()) {
         for line in lines_with_word(&code, "unsafe") {
-            let what = format!("`unsafe` outside {FFI}");
+            let what = format!("`unsafe` outside {FFI} and {SIMDISK}");
             breaches.push(Breach::new(
                 format!("{place}:{line}"),
                 what,
@@ -490,10 +511,11 @@ mod tests {
         let found = |name: &str, path: &str| whats(&check_source(&package(name), Path::new(path), source));
         assert_eq!(
             found("landfall-engine", "src/a.rs"),
-            "landfall-engine/src/a.rs:3: `unsafe` outside landfall-ffi\n"
+            "landfall-engine/src/a.rs:3: `unsafe` outside landfall-ffi and landfall-simdisk\n"
         );
         assert!(found("landfall-engine", "tests/a.rs").contains(":3:"));
         assert_eq!(found("landfall-ffi", "src/a.rs"), "");
+        assert_eq!(found("landfall-simdisk", "src/a.rs"), "");
     }
 
     #[test]

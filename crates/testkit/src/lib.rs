@@ -1,5 +1,6 @@
 //! Conformance suites and the simulator for Landfall stores, adapters and the machine itself.
 
+pub mod campaign;
 pub mod conformance;
 pub mod proxy;
 mod rng;

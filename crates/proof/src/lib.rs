@@ -1,0 +1,1 @@
+//! Proofs that need the real SQLite on a simulated disk.

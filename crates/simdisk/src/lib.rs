@@ -1,0 +1,1 @@
+//! A disk that loses, tears and refuses writes, under the real SQLite.
