@@ -1,11 +1,14 @@
 //! `cargo xtask`: the project's own tasks, and the one test command that README.md names.
 //!
-//! Each command is a file: `suite` (test), `walls` (which crate may import which), `words` (what may not be
+//! Each command is a file: `suite` (test), `prove`, `walls` (which crate may import which), `words` (what may not be
 //! committed). It knows nothing of how the crates work and imports none of them, so that it builds in seconds
 //! and still runs when they do not compile. Its tests are in each file.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program talks on its streams")]
 
 mod breach;
+mod figures;
+mod ledger;
+mod prove;
 mod source;
 mod suite;
 mod tally;
@@ -26,6 +29,7 @@ usage: cargo xtask <command> [options]
 
 commands:
   test     everything that must hold before a commit: formatting, lints, walls, words, all tests
+  prove    the proofs go on where docs/proof-ledger.md stopped, for as long as you say
   walls    does every crate import only what the table of walls allows, and keep the rules of its source?
   words    does any file hold what may not be committed (machine paths, unfinished work, registry hosts)?
   help     this text
@@ -63,6 +67,11 @@ fn run(args: &[String]) -> Result<ExitCode> {
             println!("{}", words::help());
             Ok(ExitCode::SUCCESS)
         }
+        "prove" if wants_help => {
+            println!("{}", prove::help());
+            Ok(ExitCode::SUCCESS)
+        }
+        "prove" => prove::run(&Workspace::find()?, &prove::Options::parse(rest)?),
         "test" => {
             let options = suite::Options::parse(rest)?;
             Ok(suite::run(&Workspace::find()?, &options))

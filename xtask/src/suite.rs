@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::figures::{self, FIGURES, Figures};
 use crate::tally::Tally;
 use crate::workspace::Workspace;
 use crate::{walls, words};
@@ -303,6 +304,8 @@ fn run_cargo(step: Step, workspace: &Workspace, options: &Options) -> Result<()>
 /// Runs the tests, passes their output on as it comes, and adds the results up.
 fn run_tests(workspace: &Workspace, options: &Options, tally: &mut Tally) -> Result<()> {
     let mut cargo = command(Step::Test, workspace, options);
+    let figures = figures::new_file();
+    cargo.env(FIGURES, &figures);
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let mut output = BufReader::new(child.stdout.take().context("cargo has no output")?);
     let mut line = Vec::new();
@@ -322,8 +325,13 @@ fn run_tests(workspace: &Workspace, options: &Options, tally: &mut Tally) -> Res
     if tally.ignored > 0 {
         println!("{} ignored (not in the sum)", tally.ignored);
     }
+    let figures = Figures::take(&figures)?;
+    println!("\nproofs:\n{}", figures.table());
     ensure!(tally.failed == 0, "{} failed ({status})", tally.failed);
     ensure!(tally.passed > 0, "not one test ran");
+    // A proof that lives fewer lives than it says is a failure that no test sees.
+    let short = figures.below_floor();
+    ensure!(options.fast || short.is_empty(), "the proofs did too little: {}", short.join("; "));
     Ok(())
 }
 

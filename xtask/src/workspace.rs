@@ -47,6 +47,36 @@ impl Workspace {
         command
     }
 
+    /// The commit that is checked out, of which nothing was changed but the files in `but`.
+    ///
+    /// # Errors
+    /// If something else was changed: what is proven must have a name.
+    pub(crate) fn clean_commit(&self, but: &[&str]) -> Result<String> {
+        let git = |args: &[&str]| -> Result<String> {
+            let output = Command::new("git")
+                .current_dir(&self.root)
+                .args(args)
+                .output()
+                .context("cannot start git")?;
+            ensure!(
+                output.status.success(),
+                "git {}: {}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            );
+            Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+        };
+        let changed = git(&["status", "--porcelain"])?;
+        let changed: Vec<&str> =
+            changed.lines().filter(|line| !but.iter().any(|path| line.ends_with(path))).collect();
+        ensure!(
+            changed.is_empty(),
+            "commit first, so that the ledger can name what was proven; changed:\n{}",
+            changed.join("\n")
+        );
+        git(&["rev-parse", "--short", "HEAD"])
+    }
+
     /// Asks cargo for our packages and the dependencies they declare.
     pub(crate) fn packages(&self) -> Result<Vec<Package>> {
         let output = self
