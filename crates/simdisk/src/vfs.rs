@@ -255,16 +255,10 @@ unsafe extern "C" fn x_unlock(file: *mut ffi::sqlite3_file, level: c_int) -> c_i
     let handle = unsafe { handle(file) };
     let mut inside = handle.disk.lock();
     if let Some(locks) = inside.locks.get_mut(&handle.node) {
-        match locks.levels.get(&handle.number).copied() {
-            Some(mine) if level == ffi::SQLITE_LOCK_NONE || mine <= level => {
-                if level == ffi::SQLITE_LOCK_NONE {
-                    locks.levels.remove(&handle.number);
-                }
-            }
-            Some(_) => {
-                locks.levels.insert(handle.number, level);
-            }
-            None => {}
+        if level == ffi::SQLITE_LOCK_NONE {
+            locks.levels.remove(&handle.number);
+        } else if let Some(mine) = locks.levels.get_mut(&handle.number) {
+            *mine = level.min(*mine);
         }
     }
     drop(inside);
