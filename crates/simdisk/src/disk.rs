@@ -389,12 +389,9 @@ impl Disk {
         let dead: Vec<u64> =
             inside.handles.iter().filter(|(_, of)| **of == process).map(|(handle, _)| *handle).collect();
         dead.into_iter().for_each(|handle| inside.release(handle));
-        // The last one takes the shared memory with it.
-        let alive: BTreeSet<u64> = inside.handles.keys().copied().collect();
-        for locks in inside.locks.values_mut() {
-            if alive.is_empty() {
-                locks.memory = None;
-            }
+        // Whoever uses a log holds a lock on the main file. The last one takes the shared memory with it.
+        for locks in inside.locks.values_mut().filter(|locks| locks.levels.is_empty()) {
+            locks.memory = None;
         }
         inside.crashed.remove(&process);
         inside.tidy();

@@ -148,3 +148,22 @@ fn other_paths_are_as_ever() {
     assert_eq!(disk.ops(), before);
     std::fs::remove_file(path).unwrap();
 }
+
+#[test]
+fn the_shared_memory_of_a_file_goes_with_the_last_process_that_used_it() {
+    let disk = Disk::new(5);
+    let path = disk.path("x.db");
+    let other = disk.enter(2);
+    let bystander = open(&disk.path("y.db"), "WAL", "EXTRA").unwrap();
+    drop(other);
+    let connection = open(&path, "WAL", "EXTRA").unwrap();
+    (0..40).for_each(|n| assert_eq!(put(&connection, n), Ok(1)));
+    disk.kill(0);
+    let before = disk.reads();
+    let again = Connection::open(&path).unwrap();
+    let found: i64 = again.query_one("SELECT n FROM t WHERE n = 39", (), |row| row.get(0)).unwrap();
+    assert_eq!(found, 39);
+    assert!(disk.reads() - before > 40, "the log was not read through: {}", disk.reads() - before);
+    drop(connection);
+    put(&bystander, 1).unwrap();
+}
