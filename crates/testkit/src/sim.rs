@@ -9,7 +9,9 @@
 //! Requests are written and answers read by the real sync endpoint codec, and the backend is
 //! `landfall_server::state`. Not simulated here: the disk below the store. Tests: `tests/simulator.rs`.
 
+use crate::campaign::Figures;
 use landfall_core::merge::rule::Strategy;
+use landfall_server::state::MemoryRecords;
 use std::fmt;
 
 mod checks;
@@ -17,6 +19,7 @@ mod device;
 pub mod errands;
 mod faulty_store;
 mod habits;
+pub mod home;
 mod network;
 mod policy;
 mod world;
@@ -211,5 +214,19 @@ impl fmt::Debug for Violation {
 /// # Errors
 /// The first [`Violation`].
 pub fn run(seed: u64, scenario: &Scenario) -> Result<Stats, Violation> {
-    world::World::new(seed, scenario.clone()).live()
+    let (home, server) = (home::MemoryHome::new(scenario.devices), MemoryRecords::new("simulated"));
+    run_on(seed, scenario, Box::new(home), Box::new(server)).map(|(stats, _)| stats)
+}
+
+/// Lives one life with other stores and another server than those in memory. Returns what went wrong there too.
+///
+/// # Errors
+/// The first [`Violation`].
+pub fn run_on(
+    seed: u64,
+    scenario: &Scenario,
+    home: Box<dyn home::Home>,
+    server: Box<dyn home::Backend>,
+) -> Result<(Stats, Figures), Violation> {
+    world::World::new(seed, scenario.clone(), home, server).live()
 }

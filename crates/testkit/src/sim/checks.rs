@@ -7,11 +7,11 @@ use landfall_core::adapter::{PushBatch, PushTask};
 use landfall_core::entity::{Body, RemoteEntity};
 use landfall_core::event::Event;
 use landfall_core::id::{EntityKey, IdempotencyKey, TaskId};
-use landfall_core::store::{ConflictQuery, Store, StoreRead};
+use landfall_core::store::{ConflictQuery, StoreRead};
 use landfall_core::task::{TaskState, Verdict};
 use landfall_core::time::Hlc;
 use landfall_core::value::{Fields, Value};
-use landfall_server::state::MemoryRecords;
+use landfall_server::state::{MemoryRecords, Records};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -34,12 +34,18 @@ pub(super) struct Checks {
     verdicts: BTreeMap<TaskId, Verdict>,
     /// When the change was made that led to each version of each record.
     stamps: BTreeMap<(EntityKey, String), Hlc>,
+    /// Up to which version of the server the history goes.
+    noted: u64,
 }
 
 impl Checks {
     /// A batch leaves a device: every task of it is durably frozen under its key, and no key has two payloads (G8).
-    pub(super) fn leaving(&mut self, device: &mut Device, batch: &PushBatch) -> Result<(), String> {
-        let tx = device.store.begin().map_err(|error| error.to_string())?;
+    pub(super) fn leaving(
+        &mut self,
+        device: &Device,
+        tx: &dyn StoreRead,
+        batch: &PushBatch,
+    ) -> Result<(), String> {
         for task in &batch.tasks {
             let row = tx.task(task.task_id).map_err(|error| error.to_string())?;
             let durable = row.as_ref().and_then(|row| row.frozen.as_ref()).map(|frozen| frozen.key);
@@ -118,54 +124,56 @@ impl Checks {
                 self.stamps.entry((key, stored.version.to_string())).or_insert(time);
             }
         }
-        for (kind, id, stored) in server.all_records() {
-            let at = (EntityKey::new(kind, id), stored.version.to_string());
-            self.history.entry(at).or_insert_with(|| body_of(stored));
+        // What was noted once stays: only what is newer is new.
+        let (changed, _) = server.changed_after(self.noted, usize::MAX, usize::MAX).unwrap_or_default();
+        for record in changed {
+            let at = (EntityKey::new(record.entity_type, record.entity_id), record.version);
+            self.history.insert(at, body_of(record.fields.as_ref()));
         }
+        self.noted = server.last_version();
     }
 
     /// Cheap checks after every step.
-    pub(super) fn after_step(&mut self, devices: &[Device], server: &MemoryRecords) -> Result<(), String> {
-        self.count_effects(server)?;
-        for (number, device) in devices.iter().enumerate() {
-            let mut store = device.store.clone();
-            let tx = store.begin().map_err(|error| error.to_string())?;
-            let all = tx.entities_after(None, None, usize::MAX).map_err(|error| error.to_string())?;
-            for entity in all.entities {
-                let key = entity.key.clone();
-                if key.entity_type == "counted" && is_torn(entity.local.as_ref()) {
-                    return Err(format!("device {number} shows a torn group: {:?}", entity.local));
+    pub(super) fn after_step(
+        &mut self,
+        number: usize,
+        device: &Device,
+        tx: &dyn StoreRead,
+    ) -> Result<(), String> {
+        let all = tx.entities_after(None, None, usize::MAX).map_err(|error| error.to_string())?;
+        for entity in all.entities {
+            let key = entity.key.clone();
+            if key.entity_type == "counted" && is_torn(entity.local.as_ref()) {
+                return Err(format!("device {number} shows a torn group: {:?}", entity.local));
+            }
+            if device.belief.own.contains_key(&key) && !device.belief.agrees(&key, entity.local.as_ref()) {
+                let wanted = device.belief.own.get(&key);
+                return Err(format!(
+                    "device {number} shows {:?} for {key}, its user made it {wanted:?}",
+                    entity.local
+                ));
+            }
+            let Some(base) = entity.base else { continue };
+            let Some(version) = base.version else { continue };
+            let held = self.history.get(&(key.clone(), version.0.clone()));
+            let real = match (held, &base.body) {
+                (Some(Body::Live(held)), Body::Live(base_fields)) if !base.complete => {
+                    base_fields.0.iter().all(|(name, value)| held.value(name) == Some(value))
                 }
-                if device.belief.own.contains_key(&key) && !device.belief.agrees(&key, entity.local.as_ref())
-                {
-                    let wanted = device.belief.own.get(&key);
-                    return Err(format!(
-                        "device {number} shows {:?} for {key}, its user made it {wanted:?}",
-                        entity.local
-                    ));
-                }
-                let Some(base) = entity.base else { continue };
-                let Some(version) = base.version else { continue };
-                let held = self.history.get(&(key.clone(), version.0.clone()));
-                let real = match (held, &base.body) {
-                    (Some(Body::Live(held)), Body::Live(base_fields)) if !base.complete => {
-                        base_fields.0.iter().all(|(name, value)| held.value(name) == Some(value))
-                    }
-                    (Some(held), body) => held == body,
-                    (None, _) => false,
-                };
-                if !real {
-                    return Err(format!(
-                        "device {number}: base of {key} at version {version} is {:?}, but the server held {held:?}",
-                        base.body
-                    ));
-                }
+                (Some(held), body) => held == body,
+                (None, _) => false,
+            };
+            if !real {
+                return Err(format!(
+                    "device {number}: base of {key} at version {version} is {:?}, but the server held {held:?}",
+                    base.body
+                ));
             }
         }
         Ok(())
     }
 
-    fn count_effects(&mut self, server: &MemoryRecords) -> Result<(), String> {
+    pub(super) fn count_effects(&mut self, server: &MemoryRecords) -> Result<(), String> {
         for effect in &server.effects()[self.counted..] {
             let times = self.effects.entry(effect.task_id.clone()).or_default();
             *times += 1;
@@ -193,64 +201,58 @@ impl Checks {
     }
 
     /// After healing: nothing is left, nothing was lost, and everybody agrees.
-    pub(super) fn finally(&mut self, devices: &[Device], server: &MemoryRecords) -> Result<(), String> {
+    pub(super) fn finally(
+        &mut self,
+        number: usize,
+        device: &Device,
+        tx: &dyn StoreRead,
+        server: &MemoryRecords,
+    ) -> Result<(), String> {
         self.count_effects(server)?;
-        for (number, device) in devices.iter().enumerate() {
-            let mut store = device.store.clone();
-            let tx = store.begin().map_err(|error| error.to_string())?;
-            let left = tx.tasks_after(0, 10).map_err(|error| error.to_string())?;
-            if !left.tasks.is_empty() {
-                return Err(format!("device {number} never got rid of {:#?}", left.tasks));
-            }
-            for task in &device.belief.acknowledged {
-                let entry = tx.journal(*task).map_err(|error| error.to_string())?;
-                let Some(entry) = entry else {
-                    return Err(format!("G2: {task} vanished without a journal entry"));
-                };
-                let effects = self.effects.get(&task.to_string()).copied().unwrap_or(0);
-                let applied = matches!(entry.verdict, Verdict::Applied | Verdict::Duplicate);
-                if applied != (effects == 1) {
-                    return Err(format!(
-                        "G2, G3: {task} ended as {:?} with {effects} effects",
-                        entry.verdict
-                    ));
-                }
-            }
-            for (kind, id, stored) in server.all_records() {
-                let key = EntityKey::new(kind, id);
-                let held = body_of(stored);
-                let is_own = kind == "own" && id.starts_with(&format!("d{number}-"));
-                if is_own && !device.belief.agrees(&key, Some(&held)) {
-                    let wanted = device.belief.own.get(&key);
-                    return Err(format!(
-                        "the server ends with {held:?} for {key}, its user made it {wanted:?}"
-                    ));
-                }
-                let shown =
-                    tx.entity(&key).map_err(|error| error.to_string())?.and_then(|entity| entity.local);
-                // Of what was deleted before it began to read a device may never have heard.
-                let agrees = shown.as_ref() == Some(&held) || (shown.is_none() && held == Body::Deleted);
-                if !agrees {
-                    return Err(format!(
-                        "device {number} shows {shown:?} for {key}, the server has {held:?}"
-                    ));
-                }
-            }
-            let all = tx.entities_after(None, None, usize::MAX).map_err(|error| error.to_string())?;
-            for entity in all.entities {
-                let lives = matches!(entity.local, Some(Body::Live(_)));
-                if lives && server.stored(&entity.key.entity_type, &entity.key.entity_id).is_none() {
-                    return Err(format!("device {number} shows {}, which the server never had", entity.key));
-                }
-            }
-            self.nothing_was_dropped(number, device, &*tx)?;
-            for (key, record) in &device.belief.own {
-                if record.is_some() && server.stored(&key.entity_type, &key.entity_id).is_none() {
-                    return Err(format!("G1: {key} never reached the server"));
-                }
+        let left = tx.tasks_after(0, 10).map_err(|error| error.to_string())?;
+        if !left.tasks.is_empty() {
+            return Err(format!("device {number} never got rid of {:#?}", left.tasks));
+        }
+        for task in &device.belief.acknowledged {
+            let entry = tx.journal(*task).map_err(|error| error.to_string())?;
+            let Some(entry) = entry else {
+                return Err(format!("G2: {task} vanished without a journal entry"));
+            };
+            let effects = self.effects.get(&task.to_string()).copied().unwrap_or(0);
+            let applied = matches!(entry.verdict, Verdict::Applied | Verdict::Duplicate);
+            if applied != (effects == 1) {
+                return Err(format!("G2, G3: {task} ended as {:?} with {effects} effects", entry.verdict));
             }
         }
-        counts_add_up(devices, server)
+        for (kind, id, stored) in server.all_records() {
+            let key = EntityKey::new(kind, id);
+            let held = body_of(stored.fields.as_ref());
+            let is_own = kind == "own" && id.starts_with(&format!("d{number}-"));
+            if is_own && !device.belief.agrees(&key, Some(&held)) {
+                let wanted = device.belief.own.get(&key);
+                return Err(format!("the server ends with {held:?} for {key}, its user made it {wanted:?}"));
+            }
+            let shown = tx.entity(&key).map_err(|error| error.to_string())?.and_then(|entity| entity.local);
+            // Of what was deleted before it began to read a device may never have heard.
+            let agrees = shown.as_ref() == Some(&held) || (shown.is_none() && held == Body::Deleted);
+            if !agrees {
+                return Err(format!("device {number} shows {shown:?} for {key}, the server has {held:?}"));
+            }
+        }
+        let all = tx.entities_after(None, None, usize::MAX).map_err(|error| error.to_string())?;
+        for entity in all.entities {
+            let lives = matches!(entity.local, Some(Body::Live(_)));
+            if lives && server.stored(&entity.key.entity_type, &entity.key.entity_id).is_none() {
+                return Err(format!("device {number} shows {}, which the server never had", entity.key));
+            }
+        }
+        self.nothing_was_dropped(number, device, tx)?;
+        for (key, record) in &device.belief.own {
+            if record.is_some() && server.stored(&key.entity_type, &key.entity_id).is_none() {
+                return Err(format!("G1: {key} never reached the server"));
+            }
+        }
+        Ok(())
     }
 
     /// What a user last wrote into each field of a common record was the server's at some time, or is in a conflict
@@ -284,9 +286,9 @@ impl Checks {
 }
 
 /// Every count of every device is in the sum, and every item that anybody added is in the set.
-fn counts_add_up(devices: &[Device], server: &MemoryRecords) -> Result<(), String> {
+pub(super) fn counts_add_up(devices: &[Device], server: &MemoryRecords) -> Result<(), String> {
     let stored = server.stored("counted", "c").ok_or("the counted record is gone")?;
-    let held = body_of(stored);
+    let held = body_of(stored.fields.as_ref());
     let Body::Live(fields) = &held else { return Err("the counted record is gone".into()) };
     let sum: i64 = devices.iter().map(|device| device.belief.counted).sum();
     if fields.value("n") != Some(&sum.into()) {

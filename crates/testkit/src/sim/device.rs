@@ -5,19 +5,21 @@ use landfall_core::change::Change;
 use landfall_core::entity::Body;
 use landfall_core::id::{EntityKey, TaskId};
 use landfall_core::machine::Machine;
-use landfall_core::store::memory::MemoryStore;
+use landfall_core::store::{StoreError, StoreRead};
+use landfall_core::time::Hlc;
 use landfall_core::value::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One store and who works on it.
 #[derive(Debug)]
 pub(super) struct Device {
-    pub(super) store: MemoryStore,
     pub(super) processes: Vec<Process>,
     /// What the wall clock shows beside the true time.
     pub(super) clock_error_ms: i64,
     pub(super) online: bool,
     pub(super) belief: Belief,
+    /// Changes of which nobody knows whether they were stored, oldest first.
+    pub(super) doubts: Vec<Doubt>,
 }
 
 /// One running program, until it is killed.
@@ -49,6 +51,63 @@ pub(super) struct Belief {
     pub(super) counted: i64,
     /// What this user put into the common set.
     pub(super) added: BTreeSet<i64>,
+}
+
+/// A change in whose commit the process died.
+#[derive(Debug)]
+pub(super) struct Doubt {
+    /// The trace it left, if it was stored.
+    newest: Hlc,
+    what: Tentative,
+    /// Whether it was there when somebody looked last.
+    seen: bool,
+}
+
+/// What the user will believe if it was stored.
+#[derive(Debug)]
+pub(super) enum Tentative {
+    Own(Change),
+    Shared(Change),
+    Counted(i64),
+    Added(i64),
+}
+
+impl Doubt {
+    /// Without a trace the commit was never tried.
+    pub(super) fn new(newest: Option<Hlc>, what: Tentative) -> Option<Self> {
+        newest.map(|newest| Self { newest, what, seen: false })
+    }
+
+    /// Looks which of them are there. What was seen before a later one that is there too, stays as it was seen.
+    pub(super) fn see_all(doubts: &mut [Self], tx: &dyn StoreRead) -> Result<(), StoreError> {
+        if doubts.is_empty() {
+            return Ok(());
+        }
+        let clock = tx.replica()?.map(|replica| replica.clock);
+        for doubt in doubts.iter_mut().rev() {
+            doubt.seen = clock >= Some(doubt.newest);
+            if doubt.seen {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was seen is durable now.
+    pub(super) fn settle_all(doubts: &mut Vec<Self>, belief: &mut Belief) {
+        doubts.drain(..).filter(|doubt| doubt.seen).for_each(|doubt| doubt.what.believe(belief));
+    }
+}
+
+impl Tentative {
+    pub(super) fn believe(&self, belief: &mut Belief) {
+        match self {
+            Self::Own(change) => belief.note(change),
+            Self::Shared(change) => belief.note_shared(change),
+            Self::Counted(by) => belief.counted += by,
+            Self::Added(item) => drop(belief.added.insert(*item)),
+        }
+    }
 }
 
 impl Belief {

@@ -5,8 +5,9 @@ use landfall_adapters::http::HttpResponse;
 use landfall_core::adapter::PullRequest;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::EntityKey;
-use landfall_protocol::PushRequest;
-use landfall_server::state::{MemoryRecords, NoPolicy, Policy, Refusal, changes, entity, push_with};
+use landfall_protocol::{PushRequest, PushResponse};
+use landfall_server::incoming::Submission;
+use landfall_server::state::{MemoryRecords, Policy, Records, Refusal, changes, entity, push_with};
 
 /// What becomes of one request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,18 +119,21 @@ impl Fate {
     }
 }
 
-/// The server takes one request, as its HTTP layer would hand it to the rules.
-pub(super) fn serve(server: &mut MemoryRecords, body: &[u8]) -> HttpResponse {
-    serve_with(server, &NoPolicy, body)
-}
-
-/// Likewise, where the app's server has a say of its own.
-pub(super) fn serve_with(server: &mut MemoryRecords, policy: &dyn Policy, body: &[u8]) -> HttpResponse {
+/// The server takes one request, as its HTTP layer would hand it to the rules. `None`: it died in it.
+pub(super) fn answer_push(
+    body: &[u8],
+    push: impl FnOnce(&Submission) -> Option<Result<PushResponse, Refusal>>,
+) -> Option<HttpResponse> {
     let request: PushRequest = match serde_json::from_slice(body) {
         Ok(request) => request,
-        Err(error) => return HttpResponse::new(400, "application/problem+json", error.to_string()),
+        Err(error) => return Some(HttpResponse::new(400, "application/problem+json", error.to_string())),
     };
-    respond(push_with(server, policy, &request.into()).map(|reply| serde_json::to_vec(&reply)))
+    Some(respond(push(&request.into())?.map(|reply| serde_json::to_vec(&reply))))
+}
+
+/// Likewise for records in memory, which never die.
+pub(super) fn serve_with(server: &mut MemoryRecords, policy: &dyn Policy, body: &[u8]) -> HttpResponse {
+    answer_push(body, |request| Some(push_with(server, policy, request))).expect("it never dies")
 }
 
 /// What the simulated feed has forgotten.
@@ -142,11 +146,7 @@ pub(super) struct Forgotten {
 }
 
 /// The server writes one page of its feed. A cursor from before it forgot has expired.
-pub(super) fn serve_page(
-    server: &MemoryRecords,
-    request: &PullRequest,
-    forgotten: Forgotten,
-) -> HttpResponse {
+pub(super) fn serve_page(server: &dyn Records, request: &PullRequest, forgotten: Forgotten) -> HttpResponse {
     let given = request.cursor.as_ref().and_then(|cursor| cursor.0.split_once('|'));
     let cursor = given.map(|(_, cursor)| cursor);
     let at = cursor.and_then(|text| text.rsplit('.').next()).and_then(|number| number.parse::<u64>().ok());
@@ -164,7 +164,7 @@ pub(super) fn serve_page(
 }
 
 /// The server shows one record.
-pub(super) fn serve_record(server: &MemoryRecords, key: &EntityKey) -> HttpResponse {
+pub(super) fn serve_record(server: &dyn Records, key: &EntityKey) -> HttpResponse {
     respond(entity(server, &key.entity_type, &key.entity_id).map(|record| serde_json::to_vec(&record)))
 }
 
@@ -183,17 +183,21 @@ fn respond(answer: Result<serde_json::Result<Vec<u8>>, Refusal>) -> HttpResponse
 }
 
 /// A server that does not remember keys: each one looks new to it, because it is another one each time.
-pub(super) fn serve_without_keys(server: &mut MemoryRecords, body: &[u8], salt: u64) -> HttpResponse {
+pub(super) fn serve_without_keys(
+    body: &[u8],
+    salt: u64,
+    serve: impl FnOnce(&[u8]) -> Option<HttpResponse>,
+) -> Option<HttpResponse> {
     let disguise = |key: &str| format!("{key}-{salt:016x}");
     let Ok(mut request) = serde_json::from_slice::<serde_json::Value>(body) else {
-        return serve(server, body);
+        return serve(body);
     };
     for task in request["tasks"].as_array_mut().into_iter().flatten() {
         task["key"] = disguise(task["key"].as_str().unwrap_or_default()).into();
     }
-    let mut reply = serve(server, request.to_string().as_bytes());
+    let mut reply = serve(request.to_string().as_bytes())?;
     if let Ok(text) = String::from_utf8(std::mem::take(&mut reply.body)) {
         reply.body = text.replace(&format!("-{salt:016x}"), "").into_bytes();
     }
-    reply
+    Some(reply)
 }

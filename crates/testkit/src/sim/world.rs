@@ -1,17 +1,20 @@
 //! The world: a calendar of events, devices, a network, a server, and the checks after every step.
 
-use super::checks::Checks;
-use super::device::{Belief, Device, Process};
+use super::checks::{Checks, counts_add_up};
+use super::device::{Belief, Device, Doubt, Process, Tentative};
 use super::faulty_store::{FaultyTx, Wrong};
 use super::habits::{Habits, News, READING_MS, RECOVERY_MS, Tries};
-use super::network::{Fate, Forgotten, serve, serve_page, serve_record, serve_without_keys};
+use super::home::{Backend, Blow, Home};
+use super::network::{Fate, Forgotten, answer_push, serve_page, serve_record, serve_without_keys};
 use super::policy::{Policy, decide, written_by};
 use super::{Plant, Scenario, Stats, Violation};
+use crate::campaign::{Figures, add};
 use crate::rng::Rng;
 use landfall_adapters::http::HttpResponse;
 use landfall_adapters::sync_endpoint::{decode_fetch, decode_pull, decode_push, encode_push};
 use landfall_core::adapter::{Capabilities, EffectClass, Outcome, PullRequest, PushBatch};
 use landfall_core::change::{Change, Operation};
+use landfall_core::config::Config;
 use landfall_core::conflict::{Resolution, ResolveError};
 use landfall_core::device::DeviceState;
 use landfall_core::entity::{Body, RemoteEntity};
@@ -19,11 +22,10 @@ use landfall_core::event::Event;
 use landfall_core::failure::{Failure, FailureKind};
 use landfall_core::id::{CallId, EntityKey, Entropy, Version};
 use landfall_core::machine::{Directions, Effect, EnqueueError, Machine, SessionEnd, Step};
-use landfall_core::store::memory::MemoryStore;
 use landfall_core::store::{ConflictQuery, Store, StoreError, StoreTx};
-use landfall_core::time::{Mono, Now, Timestamp};
+use landfall_core::time::{Hlc, Mono, Now, Timestamp};
 use landfall_core::value::{Fields, Number, Value};
-use landfall_server::state::MemoryRecords;
+use landfall_server::state::NoPolicy;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -38,6 +40,8 @@ const HEAL_MS: u64 = 4 * 3600 * 1000;
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
 /// Rounds of syncing within which everything must have come to rest.
 const ROUNDS: u32 = 12;
+/// When a store that could not be opened is tried again.
+const OPEN_AGAIN_MS: u64 = 1_000;
 /// Lines of trace kept for a violation.
 const TRACE: usize = 60;
 
@@ -115,8 +119,10 @@ enum Stepped<T> {
     Refused,
     /// The store failed; nothing was stored.
     Failed,
-    /// The process died in it; whether it was stored the user will never hear.
+    /// The process died after the commit; the user will never hear of it.
     Died,
+    /// The process died in it: whether it was stored is for the next opening to see. It left this trace, if it came so far.
+    InDoubt(Option<Hlc>),
 }
 
 pub(super) struct World {
@@ -127,7 +133,10 @@ pub(super) struct World {
     calendar: BTreeMap<(u64, u64), Happening>,
     order: u64,
     devices: Vec<Device>,
-    server: MemoryRecords,
+    home: Box<dyn Home>,
+    server: Box<dyn Backend>,
+    /// The devices whose stores somebody has worked on since the last check.
+    touched: Vec<usize>,
     checks: Checks,
     stats: Stats,
     healed: bool,
@@ -142,7 +151,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, scenario: Scenario) -> Self {
+    pub(super) fn new(seed: u64, scenario: Scenario, home: Box<dyn Home>, server: Box<dyn Backend>) -> Self {
         let policy = Policy::draw(&mut Rng::new(seed, 1, 0), scenario.strategy.clone());
         let mut world = Self {
             seed,
@@ -154,7 +163,9 @@ impl World {
             calendar: BTreeMap::new(),
             order: 0,
             devices: Vec::new(),
-            server: MemoryRecords::new("simulated"),
+            home,
+            server,
+            touched: Vec::new(),
             checks: Checks::default(),
             stats: Stats::default(),
             healed: false,
@@ -167,7 +178,6 @@ impl World {
         for device in 0..world.scenario.devices {
             let processes = if world.rng.percent(30) { 2 } else { 1 };
             world.devices.push(Device {
-                store: MemoryStore::default(),
                 processes: (0..processes)
                     .map(|_| Process {
                         machine: None,
@@ -180,6 +190,7 @@ impl World {
                 clock_error_ms: 0,
                 online: true,
                 belief: Belief::default(),
+                doubts: Vec::new(),
             });
             for process in 0..processes {
                 world.later(0, Happening::Start { device, process });
@@ -208,7 +219,7 @@ impl World {
     }
 
     /// Chaos, healing, judgement.
-    pub(super) fn live(mut self) -> Result<Stats, Violation> {
+    pub(super) fn live(mut self) -> Result<(Stats, Figures), Violation> {
         let chaos = CHAOS_MS.max(self.scenario.deaf_for_ms);
         self.run_until(chaos)?;
         self.heal();
@@ -217,10 +228,24 @@ impl World {
         } else {
             self.come_to_rest(chaos)?;
         }
-        let outcome = self.checks.finally(&self.devices, &self.server);
+        let outcome = self.server.verify();
         self.judge(outcome)?;
-        self.stats.effects = self.server.effects().len() as u64;
-        Ok(self.stats)
+        for device in 0..self.devices.len() {
+            let outcome = match self.home.store(device, 0).and_then(Store::begin) {
+                Ok(tx) => self.checks.finally(device, &self.devices[device], &*tx, self.server.truth()),
+                Err(error) => Err(format!("device {device}: {error}")),
+            };
+            self.judge(outcome)?;
+        }
+        let outcome = counts_add_up(&self.devices, self.server.truth());
+        self.judge(outcome)?;
+        self.stats.effects = self.server.truth().effects().len() as u64;
+        for (name, number) in self.home.figures().into_iter().chain(self.server.figures()) {
+            self.say(format!("{name}: {number}"));
+        }
+        let mut figures = self.home.figures();
+        add(&mut figures, &self.server.figures());
+        Ok((self.stats, figures))
     }
 
     fn come_to_rest(&mut self, chaos: u64) -> Result<(), Violation> {
@@ -269,8 +294,8 @@ impl World {
     }
 
     fn nothing_is_stuck(&mut self) -> Result<(), String> {
-        for (number, device) in self.devices.iter_mut().enumerate() {
-            let tx = device.store.begin().map_err(|error| error.to_string())?;
+        for number in 0..self.devices.len() {
+            let tx = self.home.store(number, 0).and_then(Store::begin).map_err(|error| error.to_string())?;
             let counts = tx.counts().map_err(|error| error.to_string())?;
             if counts.pending + counts.in_flight + counts.unknown > 0 {
                 let left = tx.tasks_after(0, 10).map_err(|error| error.to_string())?;
@@ -292,8 +317,7 @@ impl World {
             let is_small = matches!(happening, Happening::Wake { .. } | Happening::ReadArrives { .. });
             self.happen(happening)?;
             if !(is_small && self.healed && self.habits.by_itself) {
-                let outcome = self.checks.after_step(&self.devices, &self.server);
-                self.judge(outcome)?;
+                self.check()?;
             }
             if self.healed && !self.habits.by_itself && self.all_done() {
                 return Ok(());
@@ -304,19 +328,17 @@ impl World {
     }
 
     fn all_done(&mut self) -> bool {
-        let synced = |device: &mut Device| {
-            device.store.begin().and_then(|tx| tx.counts()).is_ok_and(|counts| counts.total() == 0)
-        };
         let syncs = |process: &Process| process.machine.as_ref().is_some_and(Machine::is_syncing);
         let at_rest = self.devices.iter().all(|device| !device.processes.iter().any(syncs));
         at_rest
-            && self.devices.iter_mut().all(synced)
+            && self.nothing_is_queued()
             && !self.calendar.values().any(|happening| matches!(happening, Happening::ArriveAgain { .. }))
     }
 
     fn nothing_is_queued(&mut self) -> bool {
-        self.devices.iter_mut().all(|device| {
-            device.store.begin().and_then(|tx| tx.counts()).is_ok_and(|counts| counts.total() == 0)
+        (0..self.devices.len()).all(|device| {
+            let counts = self.home.store(device, 0).and_then(Store::begin).and_then(|tx| tx.counts());
+            counts.is_ok_and(|counts| counts.total() == 0)
         })
     }
 
@@ -324,6 +346,8 @@ impl World {
     fn heal(&mut self) {
         self.say("healed".into());
         self.healed = true;
+        self.home.heal();
+        self.server.heal();
         for device in 0..self.devices.len() {
             self.devices[device].online = true;
             for process in 0..self.devices[device].processes.len() {
@@ -335,6 +359,28 @@ impl World {
                 }
             }
         }
+    }
+
+    /// What must hold after every step. Only the stores that somebody worked on can have changed.
+    fn check(&mut self) -> Result<(), Violation> {
+        let mut outcome = self.checks.count_effects(self.server.truth());
+        for device in std::mem::take(&mut self.touched) {
+            let is_open = |process: &usize| self.devices[device].processes[*process].machine.is_some();
+            // Who is to be believed in a doubt shows at the next opening.
+            let process = (0..self.devices[device].processes.len()).find(is_open);
+            let Some(process) = process.filter(|_| self.devices[device].doubts.is_empty()) else { continue };
+            if let Ok(tx) = self.home.store(device, process).and_then(Store::begin) {
+                let checked = self.checks.after_step(device, &self.devices[device], &*tx);
+                outcome = outcome.and(checked);
+            }
+        }
+        self.judge(outcome)
+    }
+
+    /// What an app shows of a record; nothing if its store does not answer.
+    fn shown(&mut self, device: usize, process: usize, key: &EntityKey) -> Option<Option<Body>> {
+        let tx = self.home.store(device, process).and_then(Store::begin).ok()?;
+        Some(tx.entity(key).ok()?.and_then(|entity| entity.local))
     }
 
     fn judge(&self, outcome: Result<(), String>) -> Result<(), Violation> {
@@ -385,7 +431,7 @@ impl World {
             Happening::ArriveAgain { body } => {
                 self.stats.doubled += 1;
                 self.say("a late copy arrives".into());
-                self.serve(&body);
+                drop(self.serve(&body));
                 Ok(())
             }
             Happening::Answer { from, answer } => self.answer(from, answer),
@@ -398,7 +444,7 @@ impl World {
             Happening::Decide { device } => self.decide_all(device),
             Happening::Forget => {
                 self.forgotten.times += 1;
-                self.forgotten.up_to = self.server.last_version();
+                self.forgotten.up_to = self.server.truth().last_version();
                 self.say("the feed forgets what was deleted".into());
                 Ok(())
             }
@@ -608,13 +654,23 @@ impl World {
                 config.retry.cap = moment;
                 config.retry.budget = 1_000_000;
             }
-            let store = &mut self.devices[device].store;
-            let machine = (|| {
-                let mut tx = store.begin()?;
-                let machine = Machine::open(config, capabilities, &entropy, &mut *tx)?;
-                tx.commit().map(|()| machine)
-            })();
-            let machine = machine.expect("the memory store does not fail by itself");
+            let chaos = self.chaos();
+            self.home.before(device, process, chaos);
+            let opened = self.open(device, process, config, capabilities, &entropy);
+            let blow = self.home.after(device, process);
+            self.struck(device, process, blow);
+            let machine = match (opened, blow) {
+                (Ok(machine), None) => machine,
+                (opened, _) => {
+                    if let Err(error) = opened {
+                        self.say(format!("device {device}.{process} does not start: {error}"));
+                    }
+                    // One that did not start has nothing open.
+                    self.home.end(device, process);
+                    self.later(OPEN_AGAIN_MS, Happening::Start { device, process });
+                    return Ok(());
+                }
+            };
             let process_now = &mut self.devices[device].processes[process];
             process_now.machine = Some(machine);
             process_now.life += 1;
@@ -632,9 +688,49 @@ impl World {
         Ok(())
     }
 
+    fn open(
+        &mut self,
+        device: usize,
+        process: usize,
+        config: Config,
+        capabilities: Capabilities,
+        entropy: &Entropy,
+    ) -> Result<Machine, StoreError> {
+        self.touch(device);
+        let mut tx = self.home.store(device, process)?.begin()?;
+        let Device { doubts, belief, .. } = &mut self.devices[device];
+        Doubt::see_all(doubts, &*tx)?;
+        let machine = Machine::open(config, capabilities, entropy, &mut *tx)?;
+        tx.commit()?;
+        // Now it is durable, whatever it is.
+        Doubt::settle_all(doubts, belief);
+        Ok(machine)
+    }
+
+    fn touch(&mut self, device: usize) {
+        if !self.touched.contains(&device) {
+            self.touched.push(device);
+        }
+    }
+
+    /// What a blow means for who was hit.
+    fn struck(&mut self, device: usize, process: usize, blow: Option<Blow>) {
+        match blow {
+            None => {}
+            Some(Blow::Killed) => self.kill(device, process),
+            Some(Blow::PowerCut) => {
+                self.say(format!("device {device} loses its power"));
+                for process in 0..self.devices[device].processes.len() {
+                    self.kill(device, process);
+                }
+            }
+        }
+    }
+
     fn kill(&mut self, device: usize, process: usize) {
         if self.devices[device].processes[process].machine.take().is_some() {
             self.stats.crashes += 1;
+            self.home.end(device, process);
             self.devices[device].processes[process].life += 1;
             self.say(format!("device {device}.{process} dies"));
             let wait = self.rng.below(8_000);
@@ -691,24 +787,36 @@ impl World {
         let knows_the_dead = self.rng.percent(50);
         let is_gone = |holder: &str| knows_the_dead && !alive.iter().any(|living| living == holder);
         let me = self.holder(device, process);
-        let Device { store, processes, .. } = &mut self.devices[device];
+        self.touch(device);
+        let Device { processes, doubts, belief, .. } = &mut self.devices[device];
         let Some(machine) = processes[process].machine.as_mut() else { return Ok(Stepped::Died) };
 
         let mut step = machine.step(now, entropy);
-        let begun = store.begin().expect("the memory store does not fail by itself");
-        let mut tx: Box<dyn StoreTx + '_> = Box::new(FaultyTx::new(begun, wrong));
-        let prepared = work(&mut step, &mut *tx).map_err(IntoTrouble::into_trouble).and_then(|value| {
-            step.start_if_due(&*tx).map_err(|_| Trouble::Store)?;
-            if step.needs_lease() {
-                step.lead(&mut *tx, &me, &is_gone).map_err(|_| Trouble::Store)?;
-            }
-            step.finish(&mut *tx).map_err(|_| Trouble::Store)?;
-            Ok(value)
+        self.home.before(device, process, chaos);
+        let mut tx = match self.home.store(device, process).and_then(Store::begin) {
+            Ok(begun) => Some(Box::new(FaultyTx::new(begun, wrong)) as Box<dyn StoreTx + '_>),
+            Err(_) => None,
+        };
+        let prepared = tx.as_mut().map_or(Err(Trouble::Store), |tx| {
+            Doubt::see_all(doubts, &**tx).map_err(|_| Trouble::Store)?;
+            work(&mut step, &mut **tx).map_err(IntoTrouble::into_trouble).and_then(|value| {
+                step.start_if_due(&**tx).map_err(|_| Trouble::Store)?;
+                if step.needs_lease() {
+                    step.lead(&mut **tx, &me, &is_gone).map_err(|_| Trouble::Store)?;
+                }
+                step.finish(&mut **tx).map_err(|_| Trouble::Store)?;
+                Ok(value)
+            })
         });
         let value = match prepared {
             Ok(value) => value,
             Err(trouble) => {
                 drop(tx);
+                let blow = self.home.after(device, process);
+                if blow.is_some() {
+                    self.struck(device, process, blow);
+                    return Ok(Stepped::InDoubt(None));
+                }
                 if matches!(trouble, Trouble::Refused) {
                     return Ok(Stepped::Refused);
                 }
@@ -720,16 +828,20 @@ impl World {
                 return Ok(Stepped::Failed);
             }
         };
+        let newest = step.newest_time();
         if commit_fails {
-            self.stats.failed_commits += 1;
             match plant {
                 Some(Plant::MemoryBeforeCommit) => {
                     drop(tx);
+                    self.stats.failed_commits += 1;
                     drop(machine.apply(step));
+                    let blow = self.home.after(device, process);
+                    self.struck(device, process, blow);
                     return Ok(Stepped::Failed);
                 }
                 Some(Plant::EffectsBeforeCommit) => {
                     drop(tx);
+                    self.stats.failed_commits += 1;
                     let before = machine.clone();
                     let effects = machine.apply(step);
                     *machine = before;
@@ -738,18 +850,22 @@ impl World {
                 }
                 _ => {}
             }
-            // What the engine does: reopen, look whether it is there, begin anew.
-            if landed {
-                tx.commit().expect("the memory store does not fail by itself");
-            } else {
-                drop(tx);
-            }
-            self.say(format!("device {device}.{process}: a commit fails (landed: {landed})"));
-            self.devices[device].processes[process].machine = None;
-            self.start(device, process)?;
-            return Ok(if landed { Stepped::Done(value) } else { Stepped::Failed });
         }
-        tx.commit().expect("the memory store does not fail by itself");
+        let committed = commit_or_drop(tx, !commit_fails || landed);
+        let blow = self.home.after(device, process);
+        if committed.is_ok() {
+            // What it saw is durable with it.
+            Doubt::settle_all(doubts, belief);
+        }
+        if committed.is_err() || commit_fails || blow.is_some() {
+            self.stats.failed_commits += 1;
+            self.say(format!("device {device}.{process}: a commit fails (landed: {})", committed.is_ok()));
+            if blow.is_some() {
+                self.struck(device, process, blow);
+                return Ok(if committed.is_ok() { Stepped::Died } else { Stepped::InDoubt(newest) });
+            }
+            return self.look_up(device, process, value, newest, committed);
+        }
         if dies {
             // After the commit, before anything of it leaves.
             self.kill(device, process);
@@ -759,6 +875,33 @@ impl World {
         self.carry_out(device, process, effects)?;
         self.schedule_wake(device, process);
         Ok(Stepped::Done(value))
+    }
+
+    /// What the engine does after a failed commit: opens the store again, looks whether it landed after all, and begins
+    /// anew.
+    fn look_up<T>(
+        &mut self,
+        device: usize,
+        process: usize,
+        value: T,
+        newest: Option<Hlc>,
+        committed: Result<(), StoreError>,
+    ) -> Result<Stepped<T>, Violation> {
+        self.devices[device].processes[process].machine = None;
+        self.home.before(device, process, false);
+        let seen = self.home.store(device, process).and_then(|store| {
+            store.reopen()?;
+            let replica = store.begin()?.replica()?;
+            Ok(newest.is_some() && replica.map(|replica| replica.clock) >= newest)
+        });
+        let blow = self.home.after(device, process);
+        self.struck(device, process, blow);
+        self.start(device, process)?;
+        Ok(match (committed, seen) {
+            (Ok(()), _) | (Err(_), Ok(true)) => Stepped::Done(value),
+            (Err(_), Ok(false)) => Stepped::Failed,
+            (Err(_), Err(_)) => Stepped::InDoubt(newest),
+        })
     }
 
     fn holder(&self, device: usize, process: usize) -> String {
@@ -792,7 +935,10 @@ impl World {
             }
             match effect {
                 Effect::Push { context, batch } => {
-                    let outcome = self.checks.leaving(&mut self.devices[device], &batch);
+                    let outcome = match self.home.store(device, process).and_then(Store::begin) {
+                        Ok(tx) => self.checks.leaving(&self.devices[device], &*tx, &batch),
+                        Err(error) => Err(error.to_string()),
+                    };
                     self.judge(outcome)?;
                     self.stats.requests += 1;
                     let body = Rc::new(encode_push(&context, &batch));
@@ -857,10 +1003,10 @@ impl World {
     fn arrive(&mut self, from: Sender, fate: Fate) {
         let mut reply = None;
         if fate.reaches() {
-            reply = Some(self.serve(&from.body));
+            reply = self.serve(&from.body);
             if fate == Fate::Doubled {
                 self.stats.doubled += 1;
-                self.serve(&from.body);
+                drop(self.serve(&from.body));
             }
             if fate == Fate::LateDouble || (self.chaos() && self.rng.percent(5)) {
                 let wait = 1 + self.rng.below(90_000);
@@ -880,13 +1026,20 @@ impl World {
         self.later(wait, Happening::Answer { from, answer });
     }
 
-    fn serve(&mut self, body: &[u8]) -> HttpResponse {
+    /// What the server answers, if it lives long enough.
+    fn serve(&mut self, body: &[u8]) -> Option<HttpResponse> {
+        let server = &mut *self.server;
         let reply = if self.scenario.plant == Some(Plant::ServerWithoutKeys) {
-            serve_without_keys(&mut self.server, body, self.rng.next())
+            serve_without_keys(body, self.rng.next(), |body| {
+                answer_push(body, |request| server.push(&NoPolicy, request))
+            })
         } else {
-            serve(&mut self.server, body)
+            answer_push(body, |request| server.push(&NoPolicy, request))
         };
-        self.checks.remember(&self.server, body);
+        self.checks.remember(self.server.truth(), body);
+        if reply.is_none() {
+            self.say("the server dies in a request".into());
+        }
         reply
     }
 
@@ -936,10 +1089,16 @@ impl World {
     }
 
     fn read_arrives(&mut self, from: Reader, fate: Fate) {
-        let reply = fate.reaches().then(|| match &from.wanted {
-            Wanted::Page(request) => serve_page(&self.server, request, self.forgotten),
-            Wanted::Record(key) => serve_record(&self.server, key),
-        });
+        let mut reply = None;
+        if fate.reaches() {
+            let forgotten = self.forgotten;
+            self.server.read(&mut |records| {
+                reply = Some(match &from.wanted {
+                    Wanted::Page(request) => serve_page(records, request, forgotten),
+                    Wanted::Record(key) => serve_record(records, key),
+                });
+            });
+        }
         let answer = fate.answer(&mut self.rng, reply);
         let slow = if self.chaos() && self.rng.percent(20) { 10_000 } else { 400 };
         let wait = if answer.is_err() && fate != Fate::Refused { 30_000 } else { 1 + self.rng.below(slow) };
@@ -1039,10 +1198,7 @@ impl World {
         } else {
             EntityKey::new("shared", format!("r{own}"))
         };
-        let shown = {
-            let tx = self.devices[device].store.begin().expect("the memory store does not fail by itself");
-            tx.entity(&key).expect("the memory store does not fail by itself").and_then(|entity| entity.local)
-        };
+        let Some(shown) = self.shown(device, process, &key) else { return Ok(()) };
         let operation = match (&shown, self.rng.below(10)) {
             (Some(Body::Live(_)), 0..=5) => Operation::Update,
             (Some(Body::Live(_)), 6) => Operation::Upsert,
@@ -1092,6 +1248,10 @@ impl World {
                 let what = format!("a sensible change was refused: {wanted:?} on {shown:?}");
                 return self.judge(Err(what));
             }
+            Stepped::InDoubt(newest) => {
+                let tentative = if is_own { Tentative::Own(wanted) } else { Tentative::Shared(wanted) };
+                self.devices[device].doubts.extend(Doubt::new(newest, tentative));
+            }
             Stepped::Failed => {}
         }
         Ok(())
@@ -1102,16 +1262,13 @@ impl World {
         let body = r#"{"protocol":1,"client_id":"seed","client_epoch":1,"tasks":[{"key":"seed","task_id":"seed",
             "entity_type":"counted","entity_id":"c","operation":"create","fields":{"n":0,"s":[],"a":0,"b":0},
             "changed_at":"0000000000000-00000","schema":1}]}"#;
-        self.serve(body.as_bytes());
+        drop(self.serve(body.as_bytes()));
     }
 
     /// The user counts, adds to the set, or writes both members of the group, in the record that all do this to.
     fn count(&mut self, device: usize, process: usize) -> Result<(), Violation> {
         let key = EntityKey::new("counted", "c");
-        let shown = {
-            let tx = self.devices[device].store.begin().expect("the memory store does not fail by itself");
-            tx.entity(&key).expect("the memory store does not fail by itself").and_then(|entity| entity.local)
-        };
+        let Some(shown) = self.shown(device, process, &key) else { return Ok(()) };
         let Some(Body::Live(fields)) = shown else { return Ok(()) };
         self.values += 1;
         let (fresh, step_by) = (self.values, i64::try_from(self.rng.below(9)).unwrap_or(0) - 3);
@@ -1135,13 +1292,15 @@ impl World {
             self.stats.changes += 1;
             self.devices[device].belief.acknowledged.extend(receipt.task);
         }
-        if matches!(stepped, Stepped::Done(_) | Stepped::Died) {
-            let belief = &mut self.devices[device].belief;
-            match what {
-                0 => belief.counted += step_by,
-                1 => drop(belief.added.insert(fresh)),
-                _ => {}
-            }
+        let counted = match what {
+            0 => Tentative::Counted(step_by),
+            1 => Tentative::Added(fresh),
+            _ => return Ok(()),
+        };
+        match stepped {
+            Stepped::Done(_) | Stepped::Died => counted.believe(&mut self.devices[device].belief),
+            Stepped::InDoubt(newest) => self.devices[device].doubts.extend(Doubt::new(newest, counted)),
+            Stepped::Refused | Stepped::Failed => {}
         }
         Ok(())
     }
@@ -1152,8 +1311,9 @@ impl World {
         let Some(process) = self.devices[device].processes.iter().position(awake) else { return Ok(()) };
         let which = ConflictQuery { open_only: true, ..ConflictQuery::default() };
         let open = {
-            let tx = self.devices[device].store.begin().expect("the memory store does not fail by itself");
-            tx.conflicts(&which, 100).expect("the memory store does not fail by itself").conflicts
+            let Ok(tx) = self.home.store(device, process).and_then(Store::begin) else { return Ok(()) };
+            let Ok(page) = tx.conflicts(&which, 100) else { return Ok(()) };
+            page.conflicts
         };
         for conflict in open {
             self.values += 1;
@@ -1173,7 +1333,7 @@ impl World {
             let stepped = self.step(device, process, |step, tx| step.resolve(tx, conflict.id, &resolution));
             match stepped? {
                 Stepped::Done(_) => self.stats.decided += 1,
-                Stepped::Died => return Ok(()),
+                Stepped::Died | Stepped::InDoubt(_) => return Ok(()),
                 Stepped::Refused | Stepped::Failed => {}
             }
             if self.devices[device].processes[process].machine.is_none() {
@@ -1192,10 +1352,11 @@ impl World {
         };
         let mut records: Vec<RemoteEntity> = self
             .server
+            .truth()
             .all_records()
             .map(|(kind, id, stored)| {
                 let version = Some(Version(stored.version.to_string()));
-                RemoteEntity::new(EntityKey::new(kind, id), body_of(stored), version)
+                RemoteEntity::new(EntityKey::new(kind, id), body_of(stored.fields.as_ref()), version)
             })
             .collect();
         records.iter_mut().for_each(|remote| self.checks.stamp(remote));
@@ -1210,6 +1371,9 @@ impl World {
     fn trouble(&mut self, device: usize) {
         if self.healed {
             return;
+        }
+        if self.home.loses_power(device) {
+            self.struck(device, 0, Some(Blow::PowerCut));
         }
         match self.rng.below(6) {
             0..=1 => {
@@ -1234,8 +1398,8 @@ impl World {
     }
 }
 
-pub(super) fn body_of(stored: &landfall_server::state::Stored) -> Body {
-    match &stored.fields {
+pub(super) fn body_of(fields: Option<&landfall_protocol::Fields>) -> Body {
+    match fields {
         None => Body::Deleted,
         Some(fields) => {
             Body::Live(Fields::parse(&fields.to_json()).expect("the simulation writes only small numbers"))
@@ -1253,6 +1417,13 @@ fn capabilities(policy: &Policy) -> Capabilities {
         atomic_groups: true,
         actions: true,
         probe: false,
+    }
+}
+
+fn commit_or_drop(tx: Option<Box<dyn StoreTx + '_>>, commits: bool) -> Result<(), StoreError> {
+    match tx {
+        Some(tx) if commits => tx.commit(),
+        _ => Err(StoreError::Io("simulated".into())),
     }
 }
 
