@@ -21,6 +21,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::num::NonZero;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -174,7 +175,7 @@ fn record(line: &str) {
     let file = OpenOptions::new().append(true).create(true).open(&path);
     // One write: lines of programs that run side by side do not mix.
     if let Err(error) = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())) {
-        let _ = writeln!(io::stderr(), "LANDFALL_FIGURES={}: {error}", path.display());
+        let _ = writeln!(io::stderr(), "LANDFALL_FIGURES={}: {error}", Path::new(&path).display());
     }
 }
 
