@@ -5,3 +5,4 @@ pub mod conformance;
 pub mod proxy;
 mod rng;
 pub mod sim;
+pub mod trial;
