@@ -48,7 +48,7 @@ pub fn run(name: &str, input: &[u8]) {
 /// bounds, is `null` and costs only itself.
 fn members(text: &str) -> Json {
     let members = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(text);
-    let read = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_default();
+    let read = |raw: &RawValue| serde_json::from_str::<Json>(raw.get()).unwrap_or_default();
     members.map_or(Json::Null, |members| members.into_iter().map(|(name, raw)| (name, read(&raw))).collect())
 }
 
