@@ -271,7 +271,8 @@ pub(super) fn head(input: &[u8]) {
         assert!((0..253_402_300_800_000).contains(&date.0) && date.0 % 1_000 == 0, "{date:?}");
     }
     assert!(
-        !response.media_type().contains(';') && response.media_type() == response.media_type().to_lowercase()
+        !response.media_type().contains(';')
+            && response.media_type() == response.media_type().to_ascii_lowercase()
     );
     match Table::sync_endpoint().judge(&response) {
         Ok(()) => assert!((200..300).contains(&response.status)),
