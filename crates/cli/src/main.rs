@@ -12,6 +12,8 @@ mod csv_input;
 mod demo;
 mod duration;
 mod exit;
+#[cfg(test)]
+mod fuzzed;
 mod jsonl_input;
 mod jsonl_output;
 mod moment;

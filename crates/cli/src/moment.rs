@@ -87,7 +87,10 @@ fn read(text: &str) -> Option<Timestamp> {
         _ => return None,
     };
     let minutes = hour * 60 + minute - offset_min;
-    Some(Timestamp(days_before(year, month, day) * DAY_MS + minutes * 60_000 + second * 1_000 + ms))
+    let moment = days_before(year, month, day) * DAY_MS + minutes * 60_000 + second * 1_000 + ms;
+    // A zone or a leap second may lead out of the years that can be written.
+    let written = days_before(0, 1, 1) * DAY_MS..days_before(10_000, 1, 1) * DAY_MS;
+    written.contains(&moment).then_some(Timestamp(moment))
 }
 
 /// Writes a moment for people, to the second.
@@ -187,6 +190,14 @@ mod tests {
                 assert_eq!(parse(&written), Ok(moment), "{written}");
             }
         }
+    }
+
+    #[test]
+    fn a_moment_that_could_not_be_written_again_is_refused() {
+        for text in ["9999-12-31T23:59:60Z", "9999-12-31T23:59:59-00:01", "0000-01-01T00:00:00+00:01"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        assert!(parse("9999-12-31T23:59:59.999Z").is_ok() && parse("0000-01-01T00:00:00Z").is_ok());
     }
 
     #[test]

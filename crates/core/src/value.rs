@@ -112,13 +112,17 @@ impl Value {
         }
     }
 
-    /// Checks that every number inside is finite.
+    /// Checks that every number inside can be written: finite, and an integer of 64 bits.
     ///
     /// # Errors
-    /// [`ValueError::NotFinite`].
+    /// [`ValueError::NotFinite`], [`ValueError::IntegerTooLarge`].
     pub fn check(&self) -> Result<(), ValueError> {
         match self {
-            Self::Null | Self::Bool(_) | Self::Text(_) | Self::Number(Number::Integer(_)) => Ok(()),
+            Self::Null | Self::Bool(_) | Self::Text(_) => Ok(()),
+            Self::Number(Number::Integer(n)) => {
+                let fits = i64::try_from(*n).is_ok() || u64::try_from(*n).is_ok();
+                fits.then_some(()).ok_or_else(|| ValueError::IntegerTooLarge(n.to_string()))
+            }
             Self::Number(Number::Float(f)) => f.is_finite().then_some(()).ok_or(ValueError::NotFinite),
             Self::List(items) => items.iter().try_for_each(Self::check),
             Self::Object(fields) => fields.check(),
@@ -158,10 +162,10 @@ impl Fields {
         serde_json::to_string(self).expect("fields were checked to hold only finite numbers")
     }
 
-    /// Checks that every number inside is finite.
+    /// Checks that every number inside can be written: finite, and an integer of 64 bits.
     ///
     /// # Errors
-    /// [`ValueError::NotFinite`].
+    /// [`ValueError::NotFinite`], [`ValueError::IntegerTooLarge`].
     pub fn check(&self) -> Result<(), ValueError> {
         self.0.values().try_for_each(Value::check)
     }
@@ -459,6 +463,10 @@ mod tests {
         }
         assert_eq!(Fields::parse("[1]"), Err(ValueError::NotAnObject));
         assert_eq!(Value::from(f64::NAN).check(), Err(ValueError::NotFinite));
+        for beyond in [i128::from(u64::MAX) + 1, i128::from(i64::MIN) - 1] {
+            let value = Value::List([Value::Number(Number::Integer(beyond))].into());
+            assert_eq!(value.check(), Err(ValueError::IntegerTooLarge(beyond.to_string())));
+        }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Calls to the backend: one thread each, one attempt each, and a panic of an adapter is an answer like any other.
 
+use crate::sync::{Mutex, thread};
 use crate::trace;
 use landfall_core::adapter::BoxFuture;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::CallId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Arc;
 use tracing::Span;
 
 /// Makes the call on a thread of its own, within `span`, and brings the answer to `done`.

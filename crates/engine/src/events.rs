@@ -1,11 +1,12 @@
 //! The event stream: every listener has its own bounded buffer, and a slow one loses its oldest events, is told how
-//! many, and never holds anybody up.
+//! many, and never holds anybody up. Tests: below, and `schedules.rs`.
 
 use crate::metrics::Metrics;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use landfall_core::event::Event;
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -152,7 +153,7 @@ impl EventStream {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
 

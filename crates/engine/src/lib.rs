@@ -19,6 +19,9 @@ mod events;
 mod leader;
 pub mod metrics;
 mod resolver;
+#[cfg(all(test, shuttle))]
+mod schedules;
+mod sync;
 mod trace;
 mod transfer;
 mod watch;

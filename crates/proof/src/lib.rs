@@ -1,1 +1,3 @@
 //! Proofs that need the real SQLite on a simulated disk.
+
+pub mod fuzz;

@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod conformance;
+pub mod mutate;
 pub mod proxy;
 mod rng;
 pub mod sim;
