@@ -11,20 +11,21 @@ mod replay;
 
 use landfall_adapters::SyncEndpoint;
 use landfall_adapters::http::UreqTransport;
+use landfall_core::adapter::{Adapter, CallContext, Permit, Probe};
 use landfall_core::change::Change;
 use landfall_core::config::Config;
-use landfall_core::id::{EntityKey, Entropy, TaskId};
+use landfall_core::id::{ClientId, EntityKey, Entropy, TaskId};
 use landfall_core::machine::{Directions, SessionEnd};
 use landfall_core::task::{StateKind, Task, TaskState, Verdict};
 use landfall_core::time::Now;
 use landfall_engine::{Clock, Engine, SystemClock};
 use landfall_sqlite::SqliteStore;
-use landfall_testkit::campaign::{Campaign, Figures};
+use landfall_testkit::campaign::{self, Campaign, Figures};
 use replay::{Case, Forgery, Framing, PULLS, PUSHES, Peer, Plan, Worth};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Stores in each run; each is shown some 150 damaged answers.
 const STORES: u64 = 40;
@@ -303,5 +304,109 @@ fn whatever_is_left_of_an_answer_nothing_ends_that_was_not_answered() {
     if figures["seeds"] >= STORES {
         assert!(figures["damaged answers"] >= 5_000, "{figures:?}");
         assert!(figures["worth something"] >= 20, "the answers that end tasks were shown: {figures:?}");
+    }
+}
+
+fn context() -> CallContext {
+    CallContext {
+        client_id: ClientId::parse("00000000-0000-0000-0000-000000000007").unwrap(),
+        client_epoch: 1,
+        server_id: None,
+        timeout: Duration::from_secs(10),
+        identity: None,
+        permit: Permit::default(),
+    }
+}
+
+fn wait_for<T>(call: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(call)
+}
+
+/// Which framings give a whole answer when nothing is cut: not those whose end is never seen.
+fn cuts(length: u64) -> impl Iterator<Item = (Framing, Option<u64>)> {
+    Framing::ALL
+        .into_iter()
+        .flat_map(move |framing| (0..length).map(Some).chain([None]).map(move |cut| (framing, cut)))
+}
+
+#[test]
+fn a_ping_or_a_single_record_cut_at_any_byte_is_no_answer() {
+    let begun = Instant::now();
+    let peer = Peer::start("the-server");
+    peer.other("k", "1", "create", 7);
+    let adapter = adapter(&peer);
+    let context = context();
+    let (here, nowhere) = (EntityKey::new("note", "1"), EntityKey::new("note", "2"));
+    for (number, (framing, cut)) in cuts(110).enumerate() {
+        let case = Case { forgery: 0, framing, cut, applied: true };
+        peer.plan(Plan { fetch: Some(case), ping: Some(case), ..Plan::default() });
+        let what = case.describe(PULLS);
+        let whole = case.worth(PULLS) == Worth::All;
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        let probed = wait_for(adapter.probe(&context, &Probe { nonce }));
+        // The proof shows by itself that nothing is missing, wherever the answer ends.
+        let proven = whole || (framing == Framing::Close && cut.is_none());
+        assert_eq!(probed.is_ok(), proven, "{what}: {probed:?}");
+        let found = wait_for(adapter.fetch(&context, &here));
+        assert_eq!(found.is_ok(), whole, "{what}: {found:?}");
+        assert!(found.is_err() || found.unwrap().is_some(), "{what}: it is not missing");
+        let missing = wait_for(adapter.fetch(&context, &nowhere));
+        let named = whole || (framing == Framing::Close && cut.is_none());
+        assert_eq!(missing.is_ok(), named, "{what}: {missing:?}");
+    }
+    let damaged = peer.books().damaged;
+    assert!(damaged > 2_500, "{damaged}");
+    campaign::note("damaged-calls", begun.elapsed(), &Figures::from([("damaged answers", damaged)]));
+}
+
+/// Answers out of step by one, as on a connection whose answers were mixed up. A ping, a single record and a verdict
+/// name what they answer. A page of the feed does not; an older one brings nothing that the next does not put right.
+#[test]
+fn an_answer_to_the_request_before_is_not_believed() {
+    let peer = Peer::start("the-server");
+    peer.other("k1", "1", "create", 1);
+    peer.other("k2", "2", "create", 2);
+    let (adapter, context) = (adapter(&peer), context());
+    let out_of_step = Plan { behind: true, ..Plan::default() };
+    peer.plan(out_of_step);
+    let probe = |number| wait_for(adapter.probe(&context, &Probe { nonce: [number; 16] }));
+    assert!(probe(1).is_ok(), "the first is answered in step");
+    for number in 2..6 {
+        assert!(probe(number).is_err(), "the answer to another ping is no proof");
+    }
+    let fetch = |id: &str| wait_for(adapter.fetch(&context, &EntityKey::new("note", id)));
+    for id in ["1", "2", "1", "3", "2"] {
+        assert!(!matches!(fetch(id), Ok(Some(_))), "another record was taken for {id}");
+    }
+    assert!(probe(7).is_err());
+
+    let mut life = Life::new(u64::MAX);
+    for round in 0..12 {
+        life.peer.other(&format!("other-{round}"), &format!("o{round}"), "create", round);
+        let changes =
+            [format!("a{round}"), format!("b{round}")].map(|id| Change::create("note", id).set("n", 1));
+        life.engine.enqueue_many_blocking(changes.to_vec()).unwrap();
+        life.peer.plan(out_of_step);
+        for _ in 0..4 {
+            let before = life.queue();
+            life.sync(Directions::Both).unwrap();
+            let after: BTreeSet<TaskId> = life.queue().iter().map(|task| task.id).collect();
+            for task in before.iter().filter(|task| !after.contains(&task.id)) {
+                life.truly_ended(task).unwrap();
+            }
+            for task in life.queue() {
+                assert!(!matches!(task.state, TaskState::Dead { .. } | TaskState::Conflict), "{task:?}");
+            }
+        }
+        life.peer.plan(Plan::default());
+        life.honest(round).unwrap();
+        let books = life.peer.books();
+        assert_eq!(books.broken, Vec::<String>::new());
+        for (kind, id, stored) in books.records.all_records() {
+            let known = life.engine.get(&EntityKey::new(kind, id)).unwrap().and_then(|entity| entity.base);
+            let version = known.and_then(|base| base.version).map(|version| version.0);
+            assert_eq!(version, Some(stored.version.to_string()), "round {round}: {id}");
+        }
     }
 }

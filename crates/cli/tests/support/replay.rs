@@ -362,6 +362,8 @@ pub(crate) struct Plan {
     pub(crate) pull: Option<Case>,
     pub(crate) fetch: Option<Case>,
     pub(crate) ping: Option<Case>,
+    /// Whether each request is answered with the answer to the request before it, as on a connection that is out of step.
+    pub(crate) behind: bool,
 }
 
 /// What the peer knows and saw.
@@ -378,6 +380,7 @@ pub(crate) struct Books {
     /// Task to the key of its attempts so far.
     keys: HashMap<String, String>,
     before: Vec<u8>,
+    late: Option<Vec<u8>>,
 }
 
 pub(crate) struct Peer {
@@ -410,6 +413,7 @@ impl Peer {
             bytes: HashMap::new(),
             keys: HashMap::new(),
             before: br#"{"protocol":1,"results":[]}"#.to_vec(),
+            late: None,
         }));
         let shared = Arc::downgrade(&books);
         thread::spawn(move || {
@@ -462,7 +466,11 @@ fn serve(mut stream: TcpStream, books: &Mutex<Books>) {
     while let Some((line, body)) = request(&mut stream) {
         let (bytes, open) = {
             let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
-            books.answer(&line, &body)
+            let (bytes, open) = books.answer(&line, &body);
+            match books.plan.behind {
+                true => (books.late.replace(bytes.clone()).unwrap_or(bytes), open),
+                false => (bytes, open),
+            }
         };
         if stream.write_all(&bytes).is_err() || !open {
             return;
@@ -509,7 +517,7 @@ impl Books {
         };
         let plan = self.plan;
         let (truth, status, case, of) = if line.starts_with("POST ") {
-            self.watch(body, plan.push.is_none());
+            self.watch(body, plan.push.is_none() && !plan.behind);
             let mut request: PushRequest = serde_json::from_slice(body).unwrap();
             let mut copy;
             let records = match plan.push {
@@ -563,7 +571,11 @@ impl Books {
             Some(cut) if sent[..at(Some(cut), sent.len())] == truth => Some((truth.len() - 1) as u64),
             cut => cut,
         };
-        case.framing.wire(forgery.status, forgery.media, &sent, cut)
+        let (status, media) = match case.forgery {
+            0 if status != 200 => (status, "application/problem+json"),
+            _ => (forgery.status, forgery.media),
+        };
+        case.framing.wire(status, media, &sent, cut)
     }
 
     /// The same key always stands before the same bytes, and a task keeps its key until it is honestly answered.
