@@ -17,11 +17,10 @@ use landfall_core::config::Config;
 use landfall_core::id::{ClientId, EntityKey, Entropy, TaskId};
 use landfall_core::machine::{Directions, SessionEnd};
 use landfall_core::task::{StateKind, Task, TaskState, Verdict};
-use landfall_core::time::Now;
-use landfall_engine::{Clock, Engine, SystemClock};
+use landfall_engine::Engine;
 use landfall_sqlite::SqliteStore;
 use landfall_testkit::campaign::{self, Campaign, Figures};
-use replay::{Case, Forgery, Framing, PULLS, PUSHES, Peer, Plan, Worth};
+use replay::{Case, Forgery, Forward, Framing, PULLS, PUSHES, Peer, Plan, Worth};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -37,26 +36,6 @@ const ANSWERS: u64 = 15;
 const PAGES: u64 = 4;
 /// Longer than any backoff, and than any `Retry-After` that is believed.
 const LATER: i64 = 70 * 60 * 1000;
-
-/// The real clock, which can be put forward so that no backoff has to be waited for.
-#[derive(Debug)]
-struct Forward {
-    real: SystemClock,
-    by: Arc<AtomicI64>,
-}
-
-impl Clock for Forward {
-    fn now(&self) -> Now {
-        let (mut now, by) = (self.real.now(), self.by.load(Ordering::Relaxed));
-        now.wall.0 += by;
-        now.mono.0 += by.unsigned_abs();
-        now
-    }
-
-    fn entropy(&mut self) -> Entropy {
-        self.real.entropy()
-    }
-}
 
 /// One device before one peer.
 struct Life {
@@ -91,7 +70,7 @@ impl Life {
         let by = Arc::new(AtomicI64::new(0));
         let engine = Engine::builder(SqliteStore::open(folder.join("q.db")).unwrap(), adapter)
             .config(config)
-            .clock(Forward { real: SystemClock::default(), by: Arc::clone(&by) })
+            .clock(Forward::new(&by))
             .build_blocking()
             .unwrap();
         Self { engine, peer, by, folder, seed, shown: 0, figures: Figures::new() }

@@ -3,15 +3,45 @@
 #![allow(dead_code, reason = "each test file uses another part")]
 
 use flate2::{Compression, write::GzEncoder};
+use landfall_core::id::Entropy;
+use landfall_core::time::Now;
+use landfall_engine::{Clock, SystemClock};
 use landfall_protocol::{Pong, PushRequest, RawValue, code, ping_proof};
 use landfall_server::state::{self, MemoryRecords};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+/// The real clock, which can be put forward so that no backoff has to be waited for.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    real: SystemClock,
+    by: Arc<AtomicI64>,
+}
+
+impl Clock for Forward {
+    fn now(&self) -> Now {
+        let (mut now, by) = (self.real.now(), self.by.load(Ordering::Relaxed));
+        now.wall.0 += by;
+        now.mono.0 += by.unsigned_abs();
+        now
+    }
+
+    fn entropy(&mut self) -> Entropy {
+        self.real.entropy()
+    }
+}
+
+impl Forward {
+    pub(crate) fn new(by: &Arc<AtomicI64>) -> Self {
+        Self { real: SystemClock::default(), by: Arc::clone(by) }
+    }
+}
 
 /// How an answer says where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -595,5 +625,17 @@ impl Books {
                 self.keys.remove(&named.task_id);
             }
         }
+    }
+}
+
+/// Repeatable numbers.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
     }
 }
