@@ -97,11 +97,11 @@ impl Life {
         let number = self.seed * ROUNDS * ANSWERS + self.shown;
         self.shown += 1;
         let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
-        let (forgery, cut) = if number.is_multiple_of(2) {
+        let (forgery, cut) = if number % 2 == 0 {
             (usize::try_from(spread % 2).unwrap(), Some(spread / 2))
         } else {
             let forgeries = (of.len() - 2) as u64;
-            let cut = (!(number / 2).is_multiple_of(3)).then_some(spread);
+            let cut = ((number / 2) % 3 != 0).then_some(spread);
             (
                 2 + usize::try_from((number / 2 + self.seed) % forgeries).unwrap(),
                 cut.filter(|_| spread % 3 == 0),
