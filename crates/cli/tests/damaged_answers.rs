@@ -14,7 +14,7 @@ use landfall_adapters::http::UreqTransport;
 use landfall_core::adapter::{Adapter, CallContext, Permit, Probe};
 use landfall_core::change::Change;
 use landfall_core::config::Config;
-use landfall_core::id::{ClientId, EntityKey, Entropy, TaskId};
+use landfall_core::id::{ClientId, EntityKey, TaskId};
 use landfall_core::machine::{Directions, SessionEnd};
 use landfall_core::task::{StateKind, Task, TaskState, Verdict};
 use landfall_engine::Engine;
