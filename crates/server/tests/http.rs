@@ -139,6 +139,91 @@ fn a_tenant_never_sees_nor_disturbs_another() {
     });
 }
 
+/// What one tenant may ask, drawn by a seed. `cursor` is the last one it was given.
+fn asked(dice: &mut impl FnMut(u64) -> u64, cursor: &str) -> (&'static str, String, String) {
+    let record = format!("e{}", dice(6));
+    if dice(10) < 6 {
+        let tasks: Vec<Value> = (0..1 + dice(3))
+            .map(|_| {
+                let operation =
+                    ["create", "update", "upsert", "replace", "delete", "action"][dice(6) as usize];
+                let mut more = json!({"entity_id": format!("e{}", dice(6)), "fields": {"n": dice(100)}});
+                match dice(4) {
+                    0 => more["base_version"] = json!(dice(20).to_string()),
+                    1 => more["group"] = json!("g"),
+                    _ => {}
+                }
+                if operation == "delete" {
+                    more.as_object_mut().unwrap().remove("fields");
+                }
+                // Few enough keys that some come again, with the same content or with another.
+                task(&format!("key-{}", dice(60)), operation, more)
+            })
+            .collect();
+        return ("POST", "/sync".into(), first_push(&tasks).to_string());
+    }
+    let path = match dice(5) {
+        0 => format!("/sync/entities/note/{record}"),
+        1 => "/sync/entities/note/nowhere".into(),
+        2 => format!("/sync/changes?limit={}", 1 + dice(4)),
+        3 => format!("/sync/changes?cursor={cursor}&limit={}", 1 + dice(4)),
+        _ => return ("POST", "/sync".into(), "{\"protocol\":1,".into()),
+    };
+    ("GET", path, String::new())
+}
+
+/// Two copies of one database: in one, another tenant is busy with the same client, keys and records. What the first
+/// tenant is answered is the same to the byte.
+#[test]
+fn what_a_tenant_is_answered_does_not_depend_on_another() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for seed in 0..8_u64 {
+        let (alone, shared) = (Folder::new(), Folder::new());
+        let bind = |folder: &Folder| {
+            let (at, options) = (([127, 0, 0, 1], 0).into(), two_tenants());
+            runtime.block_on(async { Server::bind(at, folder.database(), options).await.unwrap().spawn() })
+        };
+        // The name of a database is in its answers and cursors.
+        runtime.block_on(bind(&alone).stop());
+        for file in std::fs::read_dir(alone.path()).unwrap().map(Result::unwrap) {
+            std::fs::copy(file.path(), shared.path().join(file.file_name())).unwrap();
+        }
+        let servers = [bind(&alone), bind(&shared)];
+        let mut state = seed;
+        let mut dice = move |end: u64| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            (z ^ (z >> 27)) % end
+        };
+        let say = |server: &ServerHandle, token: &str, (method, path, body): &(&str, String, String)| {
+            let bearer = format!("Bearer {token}");
+            call(server.local_addr(), method, path, &[JSON, ("Authorization", &bearer)], body.as_bytes())
+        };
+        let mut cursor = String::new();
+        let mut statuses = std::collections::BTreeSet::new();
+        for step in 0..120 {
+            for _ in 0..dice(3) {
+                let other = asked(&mut dice, &cursor);
+                say(&servers[1], ANNA, &other);
+            }
+            let request = asked(&mut dice, &cursor);
+            let [one, two] = [0, 1].map(|at| say(&servers[at], BERT, &request));
+            assert_eq!(
+                (one.status, &one.body),
+                (two.status, &two.body),
+                "seed {seed}, step {step}: {request:?}"
+            );
+            statuses.insert(one.status);
+            if let Some(next) = one.status.eq(&200).then(|| one.json()["cursor"].as_str().map(str::to_owned))
+            {
+                cursor = next.unwrap_or(cursor);
+            }
+        }
+        assert!(statuses.len() >= 3, "seed {seed}: {statuses:?}");
+        servers.into_iter().for_each(|server| runtime.block_on(server.stop()));
+    }
+}
+
 #[test]
 fn every_error_is_a_problem_document() {
     with_server(ServerOptions::default(), |addr| {
@@ -308,10 +393,10 @@ fn ids_arrive_through_the_path_as_they_are() {
 }
 
 #[test]
-fn sixteen_posts_of_one_key_at_once_have_one_effect() {
+fn sixty_four_posts_of_one_key_at_once_have_one_effect() {
     with_server(ServerOptions::default(), |addr| {
         let body = first_push(&[task("k", "upsert", json!({"fields": {"n": 1}}))]);
-        let threads: Vec<_> = (0..16)
+        let threads: Vec<_> = (0..64)
             .map(|_| {
                 let body = body.clone();
                 std::thread::spawn(move || post(addr, &body).json()["results"][0].clone())
@@ -320,6 +405,9 @@ fn sixteen_posts_of_one_key_at_once_have_one_effect() {
         let results: Vec<Value> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         assert_eq!(results.iter().filter(|result| result["status"] == "applied").count(), 1);
         assert!(results.iter().all(|result| result["version"] == "1"), "{results:?}");
+        let feed = get(addr, "/sync/changes").json();
+        assert_eq!(feed["changes"].as_array().unwrap().len(), 1, "{feed}");
+        assert_eq!(feed["changes"][0]["version"], "1", "{feed}");
     });
 }
 

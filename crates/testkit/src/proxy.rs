@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-pub use plan::{Cut, Duplicate, Ending, Fault, FaultPlan, Late, RequestInfo, Which};
+pub use plan::{Cut, Duplicate, Ending, Fault, FaultPlan, Late, Odd, RequestInfo, Which};
 pub use shared::{FaultEvent, FaultStats, Limits, Reached};
 
 use shared::{Shared, Wanted};

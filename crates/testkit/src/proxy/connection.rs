@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::forge;
 use super::http::{BodyKind, FrameError, Framer, Head, head_end};
-use super::plan::{Cut, Duplicate, Ending, Fault, Which};
+use super::plan::{Cut, Duplicate, Ending, Fault, Odd, Which};
 use super::shared::{FaultEvent, LateCopy, Reached, Shared, Side, Socket, Wanted};
 use super::upstream::{Exchange, Link, Reply};
 use crate::rng::Rng;
@@ -27,6 +27,9 @@ use crate::rng::Rng;
 const ENDLESS_BYTES_MAX: u64 = 10_000_000_000;
 /// How often a stalled connection looks whether its client is still there.
 const STALL_TICK_MS: u64 = 20;
+/// How much of a reply drips at once, and how often.
+const DRIP_BYTES: usize = 7;
+const DRIP_TICK_MS: u64 = 2;
 /// How long the accepting thread waits after an error that may repeat (no descriptors, port still taken).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// Keeps draws for different purposes apart; `plan` has 1.
@@ -98,6 +101,8 @@ enum Answer {
     Part { bytes: Vec<u8>, end: Ending },
     /// These bytes, then nothing for a while, then the end.
     Stall { bytes: Vec<u8>, ms: u64 },
+    /// These bytes, a few at a time, then the end.
+    Drip { bytes: Vec<u8> },
     /// A body without end.
     Endless { declared: Option<u64> },
 }
@@ -347,6 +352,17 @@ impl Connection {
                 Deed { effective: held, ..deed }
             }
             Fault::HugeBody { declared } => refuse(Answer::Endless { declared }),
+            Fault::OddReply { how } => {
+                let plain = request.without_encodings();
+                self.edit_reply(&plain, |reply| {
+                    let bytes = forge::odd(how, reply);
+                    Some(match how {
+                        Odd::ReplyBehind => Answer::Whole { bytes, keep_alive: true },
+                        Odd::Drip => Answer::Drip { bytes },
+                        _ => Answer::Part { bytes, end: Ending::Close },
+                    })
+                })
+            }
             Fault::GarbageBytes => refuse(Answer::Part { bytes: forge::garbage(rng), end: Ending::Close }),
         }
     }
@@ -430,6 +446,17 @@ impl Connection {
                 self.client.write(&bytes).1?;
                 self.release_byte()?;
                 self.stall(ms)?;
+                self.close()?;
+                Ok(false)
+            }
+            Answer::Drip { bytes } => {
+                self.release_byte()?;
+                for piece in bytes.chunks(DRIP_BYTES) {
+                    self.client.write(piece).1?;
+                    if !self.shared.pause(DRIP_TICK_MS) {
+                        break;
+                    }
+                }
                 self.close()?;
                 Ok(false)
             }

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::http::http_date;
-use super::plan::Fault;
+use super::plan::{Fault, Odd};
 use super::upstream::Reply;
 use crate::rng::Rng;
 
@@ -131,6 +131,51 @@ pub(super) fn edited(fault: Fault, reply: &Reply, rng: &mut Rng) -> Option<Vec<u
     let mut out = reply.head.rewritten(&["content-length", "transfer-encoding", "trailer", "etag"], &length);
     out.extend_from_slice(&body);
     Some(out)
+}
+
+/// A real reply's body in a head, or framing, that is not, or hardly, HTTP.
+pub(super) fn odd(how: Odd, reply: &Reply) -> Vec<u8> {
+    const COMMON: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    let body = reply.content();
+    let length = body.len();
+    let plain = |head: &str, headers: &str| {
+        [format!("{head}{headers}Content-Length: {length}\r\n\r\n").as_bytes(), &body].concat()
+    };
+    let said = |headers: String| [format!("{COMMON}{headers}\r\n").as_bytes(), &body].concat();
+    let chunked = |headers: &str, size: &str, end: &str| {
+        let head = format!("{COMMON}{headers}Transfer-Encoding: chunked\r\n\r\n{size}\r\n");
+        [head.as_bytes(), &body, b"\r\n0\r\n", end.as_bytes(), b"\r\n"].concat()
+    };
+    let size = format!("{length:x}");
+    let many =
+        |count: usize| (0..count).map(|number| format!("X-{number}: {number}\r\n")).collect::<String>();
+    match how {
+        Odd::TwoLengths => said(format!("Content-Length: {}\r\nContent-Length: {length}\r\n", length / 2)),
+        Odd::LengthAndChunks => chunked("Content-Length: 3\r\n", &size, ""),
+        Odd::NegativeLength => said("Content-Length: -1\r\n".to_owned()),
+        Odd::HugeLength => said(format!("Content-Length: {}\r\n", "9".repeat(30))),
+        Odd::HugeChunk => chunked("", &"f".repeat(20), ""),
+        Odd::UnreadableChunk => chunked("", "-5;x", ""),
+        Odd::ManyHeaders => plain(COMMON, &many(10_000)),
+        Odd::LongHeader => plain(COMMON, &format!("X-Long: {}\r\n", "x".repeat(1 << 20))),
+        Odd::NulInHeader => plain(COMMON, "X-Nul: a\0b\r\n"),
+        Odd::ReturnInHeader => plain(COMMON, "X-Return: a\rContent-Length: 2\r\n"),
+        Odd::FoldedHeader => plain(COMMON, "X-Folded: a\r\n Content-Length: 2\r\n"),
+        Odd::NoColon => plain(COMMON, "no colon here\r\n"),
+        Odd::InterimFlood => {
+            let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(20_000);
+            [interim.into_bytes(), plain(COMMON, "")].concat()
+        }
+        Odd::ManyTrailers => chunked("", &size, &many(10_000)),
+        Odd::WrongStatus => plain("HTTP/1.1 20000 OK\r\nContent-Type: application/json\r\n", ""),
+        Odd::WrongVersion => plain("HTTP/9.7 200 OK\r\nContent-Type: application/json\r\n", ""),
+        Odd::RedirectToItself => plain("HTTP/1.1 307 Again\r\nLocation: /sync\r\n", ""),
+        Odd::ReplyBehind => {
+            let behind = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 27\r\n\r\n";
+            [&plain(COMMON, "")[..], behind, br#"{"protocol":1,"results":[]}"#].concat()
+        }
+        Odd::Drip => plain(COMMON, ""),
+    }
 }
 
 /// Bytes that no HTTP reader can take for a status line.

@@ -55,6 +55,74 @@ pub enum Late {
     Requests(u64),
 }
 
+/// A reply that breaks the rules of HTTP, or keeps them in a way that nobody expects. Its body is the real one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Odd {
+    /// Two lengths that differ, the shorter one first.
+    TwoLengths,
+    /// A length and chunks, which do not agree.
+    LengthAndChunks,
+    /// A length below zero.
+    NegativeLength,
+    /// A length of thirty digits.
+    HugeLength,
+    /// A chunk whose size is beyond 64 bits.
+    HugeChunk,
+    /// A chunk whose size is no number.
+    UnreadableChunk,
+    /// 10,000 headers.
+    ManyHeaders,
+    /// One header of 1 MiB.
+    LongHeader,
+    /// A NUL in a header.
+    NulInHeader,
+    /// A carriage return alone in a header.
+    ReturnInHeader,
+    /// A header that goes on in the next line.
+    FoldedHeader,
+    /// A line without a colon among the headers.
+    NoColon,
+    /// 20,000 interim replies before the real one.
+    InterimFlood,
+    /// 10,000 trailers behind the last chunk.
+    ManyTrailers,
+    /// A status beyond three digits.
+    WrongStatus,
+    /// A version that does not exist.
+    WrongVersion,
+    /// A redirect to the same address.
+    RedirectToItself,
+    /// Another reply behind the real one, which nobody asked for; the connection stays open.
+    ReplyBehind,
+    /// The real reply, some bytes every few milliseconds.
+    Drip,
+}
+
+impl Odd {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::TwoLengths,
+        Self::LengthAndChunks,
+        Self::NegativeLength,
+        Self::HugeLength,
+        Self::HugeChunk,
+        Self::UnreadableChunk,
+        Self::ManyHeaders,
+        Self::LongHeader,
+        Self::NulInHeader,
+        Self::ReturnInHeader,
+        Self::FoldedHeader,
+        Self::NoColon,
+        Self::InterimFlood,
+        Self::ManyTrailers,
+        Self::WrongStatus,
+        Self::WrongVersion,
+        Self::RedirectToItself,
+        Self::ReplyBehind,
+        Self::Drip,
+    ];
+}
+
 /// One thing that goes wrong with one request.
 ///
 /// "Forwarded" means that the upstream gets the whole request and the proxy reads its whole reply, before the
@@ -157,6 +225,11 @@ pub enum Fault {
     },
     /// Answer with bytes that are not HTTP, and close.
     GarbageBytes,
+    /// Forward, then answer in a way that is not, or hardly, HTTP. Not among [`Fault::samples`].
+    OddReply {
+        /// In which way.
+        how: Odd,
+    },
 }
 
 impl Fault {
@@ -187,10 +260,11 @@ impl Fault {
             Self::LateDuplicate { .. } => "late_duplicate",
             Self::HugeBody { .. } => "huge_body",
             Self::GarbageBytes => "garbage_bytes",
+            Self::OddReply { .. } => "odd_reply",
         }
     }
 
-    /// Every kind of fault, in every variant that acts differently, with short times: a walk through all of them.
+    /// Every kind of fault but [`Fault::OddReply`], in every variant that acts differently, with short times: a walk through all of them.
     #[must_use]
     pub fn samples() -> Vec<Self> {
         let mut all = vec![Self::ResetOnAccept];
