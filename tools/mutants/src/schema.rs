@@ -60,15 +60,21 @@ fn slow(awake: u32, first: u32, count: u32) -> u32 {
 "#;
 
 /// The text with all mutants but `dropped`. `first` is the number of the file's first mutation; numbers run on through
-/// the sites in their order.
-pub(crate) fn write(text: &str, sites: &[Site], first: u32, dropped: &BTreeSet<u32>) -> String {
+/// the sites in their order. The functions `constant` stay `const`; others cannot, because they ask who is awake.
+pub(crate) fn write(
+    text: &str,
+    sites: &[Site],
+    first: u32,
+    dropped: &BTreeSet<u32>,
+    constant: &BTreeSet<String>,
+) -> String {
     let mut numbers = Vec::new();
     let mut next = first;
     for site in sites {
         numbers.push(next);
         next += u32::try_from(site.mutations.len()).unwrap_or(u32::MAX);
     }
-    let writer = Writer { text, sites, numbers: &numbers, dropped };
+    let writer = Writer { text, sites, numbers: &numbers, dropped, constant };
     writer.region(0..text.len(), &mut 0)
 }
 
@@ -77,6 +83,7 @@ struct Writer<'a> {
     sites: &'a [Site],
     numbers: &'a [u32],
     dropped: &'a BTreeSet<u32>,
+    constant: &'a BTreeSet<String>,
 }
 
 impl Writer<'_> {
@@ -109,7 +116,7 @@ impl Writer<'_> {
             .filter(|(_, id, _)| !self.dropped.contains(id))
             .collect();
         if awake.is_empty() {
-            if site.shape != Shape::Blank {
+            if site.shape != Shape::Blank || self.constant.contains(&site.function) {
                 out.push_str(inner);
             }
             return;
@@ -174,7 +181,7 @@ mod tests {
     #[test]
     fn every_mutant_is_asleep_beside_the_text_as_it_was() {
         let sites = find(TEXT).unwrap();
-        let written = write(TEXT, &sites, 7, &BTreeSet::new());
+        let written = write(TEXT, &sites, 7, &BTreeSet::new(), &BTreeSet::new());
         assert!(syn::parse_file(&written).is_ok(), "{written}");
         assert!(!written.contains("const"), "{written}");
         let numbers: BTreeSet<u32> = marks(&written).into_iter().map(|(number, _)| number).collect();
@@ -185,6 +192,8 @@ mod tests {
     #[test]
     fn with_all_dropped_it_is_the_text_as_it_was() {
         let sites = find(TEXT).unwrap();
-        assert_eq!(write(TEXT, &sites, 7, &(7..12).collect()), TEXT.replace("const", ""));
+        let all = (7..12).collect();
+        assert_eq!(write(TEXT, &sites, 7, &all, &BTreeSet::new()), TEXT.replace("const", ""));
+        assert_eq!(write(TEXT, &sites, 7, &all, &BTreeSet::from(["f".to_owned()])), TEXT);
     }
 }

@@ -210,7 +210,13 @@ impl<'ast> Visit<'ast> for Finder<'_> {
 
     fn visit_expr_match(&mut self, expr: &'ast syn::ExprMatch) {
         let falls_back = expr.arms.last().is_some_and(|arm| {
-            arm.guard.is_none() && matches!(&arm.pat, syn::Pat::Wild(_) | syn::Pat::Ident(_))
+            arm.guard.is_none()
+                && match &arm.pat {
+                    syn::Pat::Wild(_) => true,
+                    // `None` looks like a name, too.
+                    syn::Pat::Ident(name) => name.ident.to_string().starts_with(char::is_lowercase),
+                    _ => false,
+                }
         });
         for (at, arm) in expr.arms.iter().enumerate() {
             if let Some((_, guard)) = &arm.guard {
