@@ -37,6 +37,7 @@ usage: cargo xtask mutants [options]
   --jobs N         test programs side by side (default: all cores)
   --seeds N        lives of each simulator for every mutant (default 40)
   --deep N         lives for what is still not noticed then (default 0: none)
+  --longest S      leave out tests that take longer than S seconds by themselves (default 20)
   --patience N     how many times longer than asleep a mutant may take (default 8; three seconds come on top)
   --threshold P    fail below P percent caught of all that compile and were tried (default 95)
   --scratch DIR    where the copy and results.json go (default: target/mutants)
@@ -58,6 +59,7 @@ struct Options {
     jobs: usize,
     seeds: u64,
     deep: u64,
+    longest: u64,
     patience: u32,
     threshold: f64,
     scratch: PathBuf,
@@ -81,6 +83,7 @@ impl Options {
             jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             seeds: 40,
             deep: 0,
+            longest: 20,
             patience: 8,
             threshold: 95.0,
             scratch: target.join("mutants"),
@@ -106,6 +109,7 @@ impl Options {
                 "--jobs" => options.jobs = value()?.parse()?,
                 "--seeds" => options.seeds = value()?.parse()?,
                 "--deep" => options.deep = value()?.parse()?,
+                "--longest" => options.longest = value()?.parse()?,
                 "--patience" => options.patience = value()?.parse()?,
                 "--threshold" => options.threshold = value()?.parse()?,
                 "--scratch" => options.scratch = value()?.into(),
@@ -166,7 +170,8 @@ fn run(args: &[String]) -> Result<bool> {
 
     let effort = Effort { seeds: options.seeds, cases: options.seeds * 25 };
     let deep = (options.deep > 0).then_some(Effort { seeds: options.deep, cases: options.deep * 25 });
-    let tests = suite::survey(&programs, effort, options.jobs, &options.scratch.join("traces"))?;
+    let longest = Duration::from_secs(options.longest);
+    let tests = suite::survey(&programs, effort, longest, options.jobs, &options.scratch.join("traces"))?;
     let witnesses = suite::witnesses(&tests);
     let all: Duration = tests.iter().map(|test| test.took).sum();
     eprintln!("{} tests of {} programs take {:.1} s", tests.len(), programs.len(), all.as_secs_f64());
@@ -197,7 +202,7 @@ fn run(args: &[String]) -> Result<bool> {
     }
     let words = format!(
         "Last run: {} mutants built into one program in {} s, surveyed by {} tests, {} of them woken in {} s ({} lives of each \
-         simulator for each, {} for what was left).",
+         simulator for each, {} for what was left; tests of more than {} s left out).",
         mutants.len(),
         built.as_secs(),
         tests.len(),
@@ -205,6 +210,7 @@ fn run(args: &[String]) -> Result<bool> {
         hunting.elapsed().as_secs(),
         options.seeds,
         options.deep.max(options.seeds),
+        options.longest,
     );
     fs::write(&how, &words)?;
     fs::write(&results, serde_json::to_string_pretty(&mutants)?)?;

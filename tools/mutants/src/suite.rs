@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::scratch::Program;
 
@@ -23,8 +24,6 @@ use crate::scratch::Program;
 const LEFT_OUT: [&str; 2] = ["testkit/fault_proxy", "testkit/landfall_testkit"];
 /// Kilobytes of address space: a mutant that allocates without end is stopped, and caught.
 const MEMORY: &str = "4000000";
-/// A test that takes longer than this by itself is not asked.
-const LONGEST: Duration = Duration::from_secs(240);
 
 /// How much of what is drawn at random a test does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +32,7 @@ pub(crate) struct Effort {
     pub(crate) cases: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Test {
     pub(crate) program: usize,
     pub(crate) name: String,
@@ -139,8 +138,28 @@ fn list(program: &Program) -> Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(ToOwned::to_owned).collect())
 }
 
-/// Lists all tests and runs each by itself.
-pub(crate) fn survey(programs: &[Program], effort: Effort, jobs: usize, folder: &Path) -> Result<Vec<Test>> {
+/// Lists all tests and runs each by itself. One that takes longer than `longest` is not asked. What was found holds as
+/// long as the programs are the same, and is kept in the folder.
+pub(crate) fn survey(
+    programs: &[Program],
+    effort: Effort,
+    longest: Duration,
+    jobs: usize,
+    folder: &Path,
+) -> Result<Vec<Test>> {
+    let mut of = format!("{effort:?} {longest:?}");
+    for program in programs {
+        let made = fs::metadata(&program.executable)?.modified()?;
+        of.push_str(&format!(" {} {made:?}", program.executable.display()));
+    }
+    let kept = folder.join("survey.json");
+    if let Ok(text) = fs::read_to_string(&kept) {
+        if let Ok((for_these, tests)) = serde_json::from_str::<(String, Vec<Test>)>(&text) {
+            if for_these == of {
+                return Ok(tests);
+            }
+        }
+    }
     let mut names = Vec::new();
     for (at, program) in programs.iter().enumerate() {
         if !LEFT_OUT.contains(&program.name.as_str()) {
@@ -158,7 +177,7 @@ pub(crate) fn survey(programs: &[Program], effort: Effort, jobs: usize, folder: 
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         let Some((program, name)) = names.get(at) else { return Ok(()) };
                         let trace = folder.join(format!("trace-{at}"));
-                        let test = meet(&programs[*program], *program, name, effort, &trace)?;
+                        let test = meet(&programs[*program], *program, name, effort, longest, &trace)?;
                         found.lock().unwrap_or_else(PoisonError::into_inner).extend(test);
                     }
                 })
@@ -171,15 +190,23 @@ pub(crate) fn survey(programs: &[Program], effort: Effort, jobs: usize, folder: 
     })?;
     let mut tests = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     tests.sort_by(|a, b| (a.program, &a.name).cmp(&(b.program, &b.name)));
+    fs::write(kept, serde_json::to_string(&(&of, &tests))?)?;
     Ok(tests)
 }
 
-fn meet(program: &Program, at: usize, name: &str, effort: Effort, trace: &Path) -> Result<Option<Test>> {
+fn meet(
+    program: &Program,
+    at: usize,
+    name: &str,
+    effort: Effort,
+    longest: Duration,
+    trace: &Path,
+) -> Result<Option<Test>> {
     let var = ("LANDFALL_MUTANT_TRACE", trace.to_str().context("path is not UTF-8")?);
     for needs_all in [false, true] {
         let _ = fs::remove_file(trace);
         let started = Instant::now();
-        let verdict = ask(program, &[name], (!needs_all).then_some(effort), var, LONGEST)?;
+        let verdict = ask(program, &[name], (!needs_all).then_some(effort), var, longest)?;
         let took = started.elapsed();
         match verdict {
             Verdict::Passed => {
@@ -194,7 +221,7 @@ fn meet(program: &Program, at: usize, name: &str, effort: Effort, trace: &Path) 
                 return Ok(Some(Test { program: at, name, took, meets, needs_all }));
             }
             Verdict::TimedOut(_) => {
-                eprintln!("{}: {name} takes more than {} s and is not asked", program.name, LONGEST.as_secs());
+                eprintln!("{}: {name} takes more than {} s and is not asked", program.name, longest.as_secs());
                 return Ok(None);
             }
             Verdict::Failed(_) if !needs_all => {}
