@@ -41,7 +41,9 @@ impl Hunt<'_> {
                 .map(|_| {
                     scope.spawn(|| -> Result<()> {
                         while until.is_none_or(|until| Instant::now() < until) {
-                            let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                            let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                                break;
+                            };
                             let (fate, by) = self.one(mutant)?;
                             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                             if matches!(fate, Fate::Survived | Fate::TimedOut) {
@@ -80,8 +82,11 @@ impl Hunt<'_> {
             from = to;
         }
         if let Some(deep) = self.deep {
-            let drawn: Vec<usize> =
-                witnesses.iter().copied().filter(|at| self.draws(*at) && !self.tests[*at].needs_all).collect();
+            let drawn: Vec<usize> = witnesses
+                .iter()
+                .copied()
+                .filter(|at| self.draws(*at) && !self.tests[*at].needs_all)
+                .collect();
             if let Some(end) = self.wave(mutant.number, &drawn, deep)? {
                 return Ok(end);
             }
@@ -116,7 +121,9 @@ impl Hunt<'_> {
             match ask(program, &names, effort, ("LANDFALL_MUTANT", &number), limit)? {
                 Verdict::Passed => {}
                 Verdict::Failed(name) => return Ok(Some((Fate::Caught, format!("{} {name}", program.name)))),
-                Verdict::TimedOut(name) => return Ok(Some((Fate::TimedOut, format!("{} {name}", program.name)))),
+                Verdict::TimedOut(name) => {
+                    return Ok(Some((Fate::TimedOut, format!("{} {name}", program.name))));
+                }
             }
         }
         Ok(None)

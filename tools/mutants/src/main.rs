@@ -192,7 +192,14 @@ fn run(args: &[String]) -> Result<bool> {
         }
     }
     let chosen = choose(&mutants, &options);
-    let hunt = Hunt { programs: &programs, tests: &tests, witnesses: &witnesses, effort, deep, patience: options.patience };
+    let hunt = Hunt {
+        programs: &programs,
+        tests: &tests,
+        witnesses: &witnesses,
+        effort,
+        deep,
+        patience: options.patience,
+    };
     let until = options.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
     let hunting = Instant::now();
     let done = hunt.run(&chosen, options.jobs, until)?;
@@ -217,7 +224,13 @@ fn run(args: &[String]) -> Result<bool> {
     finish(&root, &mutants, &explained, &words, &options)
 }
 
-fn finish(root: &Path, mutants: &[Mutant], explained: &Explained, how: &str, options: &Options) -> Result<bool> {
+fn finish(
+    root: &Path,
+    mutants: &[Mutant],
+    explained: &Explained,
+    how: &str,
+    options: &Options,
+) -> Result<bool> {
     let totals = Totals::of(mutants, explained);
     for mutant in mutants.iter().filter(|mutant| mutant.lives() && !explained.0.contains_key(&mutant.key())) {
         println!("{:?}: {}", mutant.fate, mutant.title());
@@ -268,7 +281,8 @@ fn choose(mutants: &[Mutant], options: &Options) -> Vec<Mutant> {
     let is_wanted = |mutant: &&Mutant| {
         mutant.fate == Fate::NotTried
             && (options.files.is_empty() || options.files.iter().any(|part| mutant.file.contains(part)))
-            && usize::try_from(mutant.number).unwrap_or(0) % options.shard.1 == options.shard.0 % options.shard.1
+            && usize::try_from(mutant.number).unwrap_or(0) % options.shard.1
+                == options.shard.0 % options.shard.1
     };
     let mut chosen: Vec<&Mutant> = mutants.iter().filter(is_wanted).collect();
     chosen.sort_by_key(|mutant| mix(u64::from(mutant.number) ^ mix(options.seed)));

@@ -78,7 +78,8 @@ impl Totals {
                 Fate::Survived => totals.survived += 1,
                 Fate::NotReached => totals.not_reached += 1,
             }
-            let is_equivalent = explained.0.get(&mutant.key()).is_some_and(|(class, _)| class == "equivalent");
+            let is_equivalent =
+                explained.0.get(&mutant.key()).is_some_and(|(class, _)| class == "equivalent");
             totals.equivalent += usize::from(mutant.lives() && is_equivalent);
         }
         totals
@@ -194,7 +195,9 @@ pub(crate) fn page(mutants: &[Mutant], explained: &Explained, how: &str) -> Stri
     for mutant in mutants {
         files.entry(&mutant.file).or_default().push(mutant);
     }
-    page.push_str("\n## Files\n\n| file | tried | caught | survived | not tried | % |\n|---|---|---|---|---|---|\n");
+    page.push_str(
+        "\n## Files\n\n| file | tried | caught | survived | not tried | % |\n|---|---|---|---|---|---|\n",
+    );
     for (file, mutants) in &files {
         let totals = Totals::of(mutants.iter().copied(), explained);
         let _ = writeln!(
@@ -235,7 +238,14 @@ mod tests {
 
     #[test]
     fn a_survivor_counts_against_us_also_when_it_is_explained() {
-        let all = [Fate::Caught, Fate::TimedOut, Fate::Survived, Fate::NotReached, Fate::DoesNotCompile, Fate::NotTried];
+        let all = [
+            Fate::Caught,
+            Fate::TimedOut,
+            Fate::Survived,
+            Fate::NotReached,
+            Fate::DoesNotCompile,
+            Fate::NotTried,
+        ];
         let all: Vec<Mutant> = (1..).zip(all).map(|(number, fate)| mutant(number, fate)).collect();
         let explained = Explained::parse("a.rs f break 3 #1\tequivalent\tbecause").unwrap();
         let totals = Totals::of(&all, &explained);
@@ -247,7 +257,9 @@ mod tests {
 
     #[test]
     fn an_explanation_of_what_is_caught_is_stale() {
-        let explained = Explained::parse("# remark\na.rs f break 1 #1\taccepted\tx\na.rs g gone #1\taccepted\ty").unwrap();
+        let explained =
+            Explained::parse("# remark\na.rs f break 1 #1\taccepted\tx\na.rs g gone #1\taccepted\ty")
+                .unwrap();
         assert_eq!(explained.stale(&[mutant(1, Fate::Caught)]), ["a.rs f break 1 #1", "a.rs g gone #1"]);
         assert_eq!(explained.stale(&[mutant(1, Fate::Survived)]), ["a.rs g gone #1"]);
         assert!(Explained::parse("a\tunknown\tx").is_err());

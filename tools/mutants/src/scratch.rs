@@ -51,9 +51,7 @@ impl File {
 /// Functions that constants and statics call (E0015), by the names that the messages give them.
 fn called_in_constants(errors: &[Value]) -> BTreeSet<String> {
     let of_code = errors.iter().filter(|error| error["code"]["code"] == "E0015");
-    of_code
-        .filter_map(|error| error["message"].as_str()?.split('`').nth(1).map(ToOwned::to_owned))
-        .collect()
+    of_code.filter_map(|error| error["message"].as_str()?.split('`').nth(1).map(ToOwned::to_owned)).collect()
 }
 
 /// Reads the core's sources. Numbers of mutants begin with one.
@@ -126,7 +124,8 @@ impl Scratch {
             let mut text = schema::write(&file.text, &file.sites, file.first, dropped, constant);
             if file.path.ends_with("src/lib.rs") {
                 // What the compiler foresees to panic is for a test to find.
-                text = text.replace("#![no_std]", "#![no_std]\n#![allow(arithmetic_overflow, unconditional_panic)]");
+                text = text
+                    .replace("#![no_std]", "#![no_std]\n#![allow(arithmetic_overflow, unconditional_panic)]");
                 text = text.replace("#[cfg(test)]\nextern crate std;", "extern crate std;");
                 ensure!(text.contains("extern crate std;"), "the core's lib.rs names std no more");
                 text.push_str("\n#[doc(hidden)]\npub mod mutant;\n");
@@ -155,7 +154,8 @@ impl Scratch {
             }
             eprintln!("round {round}: {} errors, {} mutants dropped", errors.len(), bad.len());
             if bad.is_empty() {
-                let first: Vec<&str> = errors.iter().filter_map(|error| error["rendered"].as_str()).take(5).collect();
+                let first: Vec<&str> =
+                    errors.iter().filter_map(|error| error["rendered"].as_str()).take(5).collect();
                 bail!("errors that no mutant is to blame for:\n{}", first.join("\n"));
             }
             dropped.extend(bad);
@@ -178,7 +178,10 @@ impl Scratch {
                     marks.insert(file.clone(), schema::marks(&text));
                 }
                 for (number, range) in &marks[&file] {
-                    if range.start <= from && to <= range.end && closest.is_none_or(|(len, _)| range.len() < len) {
+                    if range.start <= from
+                        && to <= range.end
+                        && closest.is_none_or(|(len, _)| range.len() < len)
+                    {
                         closest = Some((range.len(), *number));
                     }
                 }
@@ -205,7 +208,10 @@ impl Scratch {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         for (name, _) in std::env::vars_os() {
             // What `cargo run` says of this program would be taken for the scratch copy's.
-            if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            if name
+                .to_str()
+                .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+            {
                 command.env_remove(name);
             }
         }

@@ -221,7 +221,8 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         for (at, arm) in expr.arms.iter().enumerate() {
             if let Some((_, guard)) = &arm.guard {
                 if !binds(guard) {
-                    let all = [("replace the guard with true", "true"), ("replace the guard with false", "false")];
+                    let all =
+                        [("replace the guard with true", "true"), ("replace the guard with false", "false")];
                     let all = all.map(|(what, text)| (what.to_owned(), text.to_owned()));
                     self.expression(guard.span(), all.into());
                 }
@@ -391,7 +392,9 @@ mod tests {
     #[test]
     fn each_kind_of_place_is_found() {
         assert_eq!(
-            all("fn f(a: u8) -> Option<bool> { g(a)?; if h() { i += 1; } match a { 1 if x => None, 2 => y, _ => z } }"),
+            all(
+                "fn f(a: u8) -> Option<bool> { g(a)?; if h() { i += 1; } match a { 1 if x => None, 2 => y, _ => z } }"
+            ),
             [
                 "replace the body with `None`",
                 "replace the body with `Some(true)`",

@@ -73,7 +73,9 @@ pub(crate) fn ask(
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     if let Some(effort) = effort {
-        command.env("LANDFALL_SEEDS", effort.seeds.to_string()).env("LANDFALL_CASES", effort.cases.to_string());
+        command
+            .env("LANDFALL_SEEDS", effort.seeds.to_string())
+            .env("LANDFALL_CASES", effort.cases.to_string());
     }
     let mut child = command.spawn().context("cannot start sh")?;
     let stdout = child.stdout.take().context("no stdout")?;
@@ -93,7 +95,8 @@ pub(crate) fn ask(
             Ok(line) => {
                 // A test that is run alone prints its name and `...` first, and what it prints itself may come between.
                 if line.ends_with("... FAILED") || line == "FAILED" {
-                    let name = line.trim_start_matches("test ").trim_end_matches("... FAILED").trim().to_owned();
+                    let name =
+                        line.trim_start_matches("test ").trim_end_matches("... FAILED").trim().to_owned();
                     break Verdict::Failed(name);
                 }
                 finished += usize::from(line.ends_with("... ok"));
@@ -214,14 +217,20 @@ fn meet(
                 if let Ok(mut file) = fs::File::open(trace) {
                     file.read_to_end(&mut bytes)?;
                 }
-                let meets = bytes.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+                let meets = bytes
+                    .chunks_exact(4)
+                    .map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
                 let meets: BTreeSet<u32> = meets.collect();
                 let _ = fs::remove_file(trace);
                 let name = name.to_owned();
                 return Ok(Some(Test { program: at, name, took, meets, needs_all }));
             }
             Verdict::TimedOut(_) => {
-                eprintln!("{}: {name} takes more than {} s and is not asked", program.name, longest.as_secs());
+                eprintln!(
+                    "{}: {name} takes more than {} s and is not asked",
+                    program.name,
+                    longest.as_secs()
+                );
                 return Ok(None);
             }
             Verdict::Failed(_) if !needs_all => {}
