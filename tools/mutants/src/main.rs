@@ -33,7 +33,8 @@ usage: cargo xtask mutants [options]
   --sample N       at most N mutants of each file, drawn by --seed (default 0)
   --seed S
   --minutes M      stop after M minutes of waking mutants; what was not come to counts as not tried
-  --again          only those that were not caught the last time; the rest is taken from the last results
+  --again          only those that survived the last time; the rest is taken from the last results
+  --resume         only those that were not come to the last time; the rest is taken from the last results
   --jobs N         test programs side by side (default: all cores)
   --seeds N        lives of each simulator for every mutant (default 40)
   --deep N         lives for what is still not noticed then (default 0: none)
@@ -56,6 +57,7 @@ struct Options {
     seed: u64,
     minutes: Option<f64>,
     again: bool,
+    resume: bool,
     jobs: usize,
     seeds: u64,
     deep: u64,
@@ -80,6 +82,7 @@ impl Options {
             seed: 0,
             minutes: None,
             again: false,
+            resume: false,
             jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             seeds: 40,
             deep: 0,
@@ -106,6 +109,7 @@ impl Options {
                 "--seed" => options.seed = value()?.parse()?,
                 "--minutes" => options.minutes = Some(value()?.parse()?),
                 "--again" => options.again = true,
+                "--resume" => options.resume = true,
                 "--jobs" => options.jobs = value()?.parse()?,
                 "--seeds" => options.seeds = value()?.parse()?,
                 "--deep" => options.deep = value()?.parse()?,
@@ -119,6 +123,7 @@ impl Options {
                 other => bail!("no such option: {other}\n\n{HELP}"),
             }
         }
+        ensure!(!(options.again && options.resume), "--again and --resume are two different runs");
         ensure!(options.jobs > 0, "--jobs wants at least one");
         Ok(options)
     }
@@ -179,16 +184,15 @@ fn run(args: &[String]) -> Result<bool> {
         eprintln!("  {:.1} s: {} {}", test.took.as_secs_f64(), programs[test.program].name, test.name);
     }
 
-    let before = if options.again { report::from_json(&fs::read_to_string(&results)?)? } else { Vec::new() };
+    let goes_on = options.again || options.resume;
+    let before = if goes_on { report::from_json(&fs::read_to_string(&results)?)? } else { Vec::new() };
     let before: BTreeMap<String, Mutant> = before.into_iter().map(|mutant| (mutant.key(), mutant)).collect();
     for mutant in &mut mutants {
         if dropped.contains(&mutant.number) {
             mutant.fate = Fate::DoesNotCompile;
         } else if let Some(known) = before.get(&mutant.key()) {
-            if matches!(known.fate, Fate::Caught | Fate::TimedOut) {
-                mutant.fate = known.fate;
-                mutant.by.clone_from(&known.by);
-            }
+            mutant.fate = known.fate;
+            mutant.by.clone_from(&known.by);
         }
     }
     let chosen = choose(&mutants, &options);
@@ -203,18 +207,20 @@ fn run(args: &[String]) -> Result<bool> {
     let until = options.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
     let hunting = Instant::now();
     let done = hunt.run(&chosen, options.jobs, until)?;
+    let woken = done.len();
     for mutant in done {
         let at = usize::try_from(mutant.number)? - 1;
         mutants[at] = mutant;
     }
     let words = format!(
-        "Last run: {} mutants built into one program in {} s, surveyed by {} tests, {} of them woken in {} s ({} lives of each \
+        "Last run: {} mutants built into one program in {} s, surveyed by {} tests, {} of them woken in {} s with {} jobs side by side ({} lives of each \
          simulator for each, {} for what was left; tests of more than {} s left out).",
         mutants.len(),
         built.as_secs(),
         tests.len(),
-        chosen.len(),
+        woken,
         hunting.elapsed().as_secs(),
+        options.jobs,
         options.seeds,
         options.deep.max(options.seeds),
         options.longest,
@@ -279,7 +285,7 @@ fn name(files: &[File]) -> Vec<Mutant> {
 /// Those that are to be woken, in an order in which a run that is cut short has seen something of every file.
 fn choose(mutants: &[Mutant], options: &Options) -> Vec<Mutant> {
     let is_wanted = |mutant: &&Mutant| {
-        mutant.fate == Fate::NotTried
+        (if options.again { mutant.lives() } else { mutant.fate == Fate::NotTried })
             && (options.files.is_empty() || options.files.iter().any(|part| mutant.file.contains(part)))
             && usize::try_from(mutant.number).unwrap_or(0) % options.shard.1
                 == options.shard.0 % options.shard.1
