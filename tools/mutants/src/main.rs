@@ -212,8 +212,11 @@ fn run(args: &[String]) -> Result<bool> {
         let at = usize::try_from(mutant.number)? - 1;
         mutants[at] = mutant;
     }
+    // What is taken from the last results was found by the runs before.
+    let earlier = if goes_on { fs::read_to_string(&how)? } else { String::new() };
+    let kind = if options.again { "survivors again" } else { "a run" };
     let words = format!(
-        "Last run: {} mutants built into one program in {} s, surveyed by {} tests, {} of them woken in {} s with {} jobs side by side ({} lives of each \
+        "{earlier}\n- {kind}: {} mutants built into one program in {} s, surveyed by {} tests, {} of them woken in {} s with {} jobs side by side ({} lives of each \
          simulator for each, {} for what was left; tests of more than {} s left out).",
         mutants.len(),
         built.as_secs(),

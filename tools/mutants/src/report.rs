@@ -174,7 +174,7 @@ pub(crate) fn page(mutants: &[Mutant], explained: &Explained, how: &str) -> Stri
          works: [tools/mutants](../tools/mutants/README.md). A survivor that was looked at has its reason here; one that was not\n\
          says so.\n\n",
     );
-    let _ = writeln!(page, "{how}\n");
+    let _ = writeln!(page, "{}\n", how.trim());
     let _ = writeln!(page, "| | number |\n|---|---|");
     for (name, number) in [
         ("mutants", totals.all),
@@ -200,14 +200,14 @@ pub(crate) fn page(mutants: &[Mutant], explained: &Explained, how: &str) -> Stri
     );
     for (file, mutants) in &files {
         let totals = Totals::of(mutants.iter().copied(), explained);
+        let percent = if totals.tried() == 0 { "-".to_owned() } else { format!("{:.1}", totals.percent()) };
         let _ = writeln!(
             page,
-            "| {file} | {} | {} | {} | {} | {:.1} |",
+            "| {file} | {} | {} | {} | {} | {percent} |",
             totals.tried(),
             totals.caught + totals.timed_out,
             totals.survived + totals.not_reached,
             totals.not_tried,
-            totals.percent()
         );
     }
     page.push_str("\n## Survivors\n\n| place | function | mutation | reason |\n|---|---|---|---|\n");

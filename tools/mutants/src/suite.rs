@@ -156,12 +156,11 @@ pub(crate) fn survey(
         of.push_str(&format!(" {} {made:?}", program.executable.display()));
     }
     let kept = folder.join("survey.json");
-    if let Ok(text) = fs::read_to_string(&kept) {
-        if let Ok((for_these, tests)) = serde_json::from_str::<(String, Vec<Test>)>(&text) {
-            if for_these == of {
-                return Ok(tests);
-            }
-        }
+    if let Ok(text) = fs::read_to_string(&kept)
+        && let Ok((for_these, tests)) = serde_json::from_str::<(String, Vec<Test>)>(&text)
+        && for_these == of
+    {
+        return Ok(tests);
     }
     let mut names = Vec::new();
     for (at, program) in programs.iter().enumerate() {
