@@ -18,7 +18,7 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::workspace::Workspace;
 
@@ -32,6 +32,7 @@ commands:
   prove    the proofs go on where docs/proof-ledger.md stopped, for as long as you say
   walls    does every crate import only what the table of walls allows, and keep the rules of its source?
   words    does any file hold what may not be committed (machine paths, unfinished work, registry hosts)?
+  mutants  breaks the core in every small way and counts what the tests do not notice (tools/mutants)
   help     this text
 
 `cargo xtask <command> --help` says more.";
@@ -76,10 +77,20 @@ fn run(args: &[String]) -> Result<ExitCode> {
             let options = suite::Options::parse(rest)?;
             Ok(suite::run(&Workspace::find()?, &options))
         }
+        // Its own program with its own dependencies: this one builds in seconds.
+        "mutants" => mutants(&Workspace::find()?, rest),
         "walls" => check(rest, walls::check),
         "words" => check(rest, words::check),
         other => bail!("no command is called {other:?}\n\n{HELP}"),
     }
+}
+
+/// Hands over to the program in `tools/mutants`, which has a workspace of its own.
+fn mutants(workspace: &Workspace, rest: &[String]) -> Result<ExitCode> {
+    let mut command =
+        workspace.cargo(&["run", "--quiet", "--locked", "--manifest-path", "tools/mutants/Cargo.toml", "--"]);
+    let status = command.args(rest).status().context("cannot start cargo")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs one of the checks that take no options.

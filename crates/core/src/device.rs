@@ -135,6 +135,19 @@ mod tests {
             ..DeviceState::default()
         };
         assert_eq!(state, expected);
+        let all = DeviceState {
+            online: Some(true),
+            metered: Some(false),
+            roaming: Some(true),
+            battery_percent: Some(30),
+            charging: Some(true),
+            power_save: Some(true),
+            foreground: Some(true),
+        };
+        state.update(&all);
+        assert_eq!(state, all, "of what they do know, they are believed in everything");
+        state.update(&DeviceState::default());
+        assert_eq!(state, all);
     }
 
     #[test]

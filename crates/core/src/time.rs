@@ -160,6 +160,11 @@ mod tests {
     }
 
     #[test]
+    fn a_time_is_shown_with_its_unit() {
+        assert_eq!(alloc::format!("{:?}", Timestamp(-5)), "-5ms");
+    }
+
+    #[test]
     fn a_time_far_ahead_counts_as_now() {
         let time = |wall_ms| Hlc { wall_ms, counter: 7 };
         let (now, drift) = (Timestamp(100_000), Duration::from_secs(60));

@@ -521,3 +521,33 @@ fn what_waited_for_a_network_goes_at_a_moment_of_the_devices_own_when_it_is_back
     bench.wait(spread);
     assert_eq!(bench.sent.len(), 2);
 }
+
+#[test]
+fn a_run_tells_what_it_did_in_its_report_and_the_same_as_an_event() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let first = bench.last_sent();
+    bench.fail(&first, FailureKind::Transient, Delivery::Unknown);
+    bench.pass(Duration::from_secs(3600));
+    bench.step(|step, _| step.wake());
+    let again = bench.last_sent();
+    bench.apply(&again, "1");
+    let report = bench.reports.last().unwrap().clone();
+    assert_eq!((report.applied, report.retries), (1, 1), "{report:?}");
+    let told: Vec<_> =
+        bench.events.iter().filter(|event| matches!(event, Event::SessionFinished(_))).collect();
+    assert_eq!(told.len(), bench.reports.len());
+    assert_eq!(format!("{:?}", told.last().unwrap()), format!("{:?}", Event::SessionFinished(report)));
+}
+
+#[test]
+fn what_melted_together_is_as_late_as_the_last_of_it() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    let before = bench.tasks()[0].changed_at;
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap().outcome, Enqueued::Coalesced);
+    let after = bench.tasks()[0].changed_at;
+    assert_eq!(after.wall_ms - before.wall_ms, 5_000);
+}

@@ -159,3 +159,13 @@ fn a_stream_tells_in_one_event_what_became_of_its_changes() {
     });
     assert_eq!(bench.events, [Event::Imported { changes: 4, tasks: 2, coalesced: 1, annihilated: 1 }]);
 }
+
+#[test]
+fn a_stream_of_which_nothing_was_taken_is_not_told_of() {
+    let mut bench = Bench::new();
+    bench.step(|step, _| {
+        step.begin_stream();
+        step.end_stream(0);
+    });
+    assert!(!bench.events.iter().any(|event| matches!(event, Event::Imported { .. })), "{:?}", bench.events);
+}

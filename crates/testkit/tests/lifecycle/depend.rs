@@ -203,6 +203,9 @@ fn more_dependencies_than_allowed_are_refused() {
         bench.enqueue(change),
         Err(InvalidChange::TooManyDependencies { dependencies: 3, limit: 2 }.into())
     );
+    let just_so =
+        Change::create("note", "m").set("n", 1).depends_on("project", "1").depends_on("project", "2");
+    assert!(bench.enqueue(just_so).is_ok(), "as many as allowed are allowed");
 }
 
 #[test]

@@ -310,3 +310,19 @@ fn what_the_app_marks_as_sensitive_is_in_no_reason_for_a_wait_either() {
         assert!(!history.contains("hunter2"), "{history}");
     }
 }
+
+#[test]
+fn a_secret_that_begins_like_that_of_another_record_does_not_let_the_rest_of_it_through() {
+    let sensitive = TypeModel { sensitive: ["secret".to_owned()].into(), ..TypeModel::default() };
+    let mut bench = modelled(of_type("card", sensitive));
+    bench.enqueue(Change::create("card", "a").set("secret", "hunt")).unwrap();
+    bench.enqueue(Change::create("card", "b").set("secret", "hunter2")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    assert_eq!(batch.tasks.len(), 2);
+    let failure =
+        Failure::new(FailureKind::Transient, Delivery::Answered, "upstream refused hunter2 and hunt");
+    bench.answer(&batch, Err(failure));
+    let (_, told) = bench.machine.gate().unwrap();
+    assert!(told.contains("upstream refused") && !told.contains("hunt") && !told.contains("er2"), "{told}");
+}
