@@ -678,7 +678,7 @@ impl Step {
             view = Some(proposal.unwrap_or_else(|| patch::apply(&task.intent, view.as_ref())));
         }
         match view {
-            Some(view) => self.show(entity, view, origin),
+            Some(view) => self.show(tx, entity, view, origin)?,
             None => entity.local = None,
         }
         Ok(())

@@ -236,7 +236,7 @@ impl Step {
             }
             Coalesced::Merged(intent) => {
                 let view = patch::apply(&change.intent, entity.local.as_ref());
-                self.show(&mut entity, view, Origin::App);
+                self.show(tx, &mut entity, view, Origin::App)?;
                 tx.put_entity(&entity)?;
                 task.intent = intent;
                 // Before the first attempt, with nothing under way before it, the base says what is still dirty.
@@ -297,7 +297,7 @@ impl Step {
         entity.generation += 1;
         if change.intent.operation != Operation::Action {
             let view = patch::apply(&change.intent, entity.local.as_ref());
-            self.show(&mut entity, view, Origin::App);
+            self.show(tx, &mut entity, view, Origin::App)?;
         }
         let changed_at = self.stamp(tx)?;
         let client_id = self.replica(tx)?.client_id;

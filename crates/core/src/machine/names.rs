@@ -160,7 +160,7 @@ impl Step {
         key: &EntityKey,
         twin: &EntityKey,
     ) -> Result<Option<RemoteEntity>, StoreError> {
-        let Some(known) = self.known_entity(tx, twin)? else { return Ok(None) };
+        let Some(mut known) = self.known_entity(tx, twin)? else { return Ok(None) };
         // What was sent under the other name ends under it. The rest goes on as changes of the one record.
         let (mut after, mut stays) = (0, false);
         while let Some(task) = self.readable(tx.next_of_entity(twin, after))? {
@@ -173,6 +173,10 @@ impl Step {
         }
         if !stays {
             tx.remove_entity(twin)?;
+        } else if known.local.take().is_some() {
+            // Two rows of one record, and the app would see both, and change the one that is not there any more.
+            tx.put_entity(&known)?;
+            self.emit(Event::Changed { entity: twin.clone(), origin: Origin::Backend });
         }
         if let Some(staged) = known.staged {
             // What waited under the backend's name for a verdict waits for none under the app's.

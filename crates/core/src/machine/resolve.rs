@@ -186,16 +186,26 @@ impl Step {
             ground.made_on = Some(seen.unwrap_or(laid.local));
             ground.lies_on.body = laid.result;
         }
-        self.show(entity, ground.lies_on.body, origin);
+        self.show(tx, entity, ground.lies_on.body, origin)?;
         Ok(())
     }
 
     /// Makes `view` what the app sees, and tells when that is something else.
-    pub(super) fn show(&mut self, entity: &mut StoredEntity, view: Body, origin: Origin) {
-        if entity.local.as_ref() != Some(&view) {
-            entity.local = Some(view);
+    pub(super) fn show(
+        &mut self,
+        tx: &dyn StoreTx,
+        entity: &mut StoredEntity,
+        view: Body,
+        origin: Origin,
+    ) -> Result<(), StoreError> {
+        // A record is seen under the app's name alone, also while something ends under the backend's.
+        let is_twin = self.has_server_ids(tx)? && tx.local_id(&entity.key)?.is_some();
+        let view = if is_twin { None } else { Some(view) };
+        if entity.local != view {
+            entity.local = view;
             self.emit(Event::Changed { entity: entity.key.clone(), origin });
         }
+        Ok(())
     }
 
     /// The rules have decided: the change goes on with what is left of it, or leaves the queue.
@@ -445,7 +455,7 @@ impl Step {
         });
         tx.put_conflict(&record)?;
         self.tell(&record, task.id, waited);
-        self.show(entity, ground.lies_on.body, Origin::Backend);
+        self.show(tx, entity, ground.lies_on.body, Origin::Backend)?;
         Ok(())
     }
 
@@ -545,7 +555,7 @@ impl Step {
             resolved.forks_to = Some(self.split_off(tx, &entity, &task, kept)?);
             record.settled = Some(settled(&resolved, self.now.wall));
             tx.put_conflict(&record)?;
-            self.show(&mut entity, remote.body, Origin::App);
+            self.show(tx, &mut entity, remote.body, Origin::App)?;
         } else {
             resolved.result = self.decide(&record, &task, &remote.body, resolution)?;
             let whole = complete_after(&task.intent, record.base.as_ref());
