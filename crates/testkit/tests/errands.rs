@@ -113,6 +113,14 @@ fn lives_that_failed_once_go_well() {
             panic!("{what}: {violation:?}");
         }
     }
+    for (seed, what) in [
+        (17307, "a child came back from an old row after the death of its other parent"),
+    ] {
+        // Who starts runs is drawn.
+        if let Err(violation) = run(seed, &Scenario::default()) {
+            panic!("{what}: {violation:?}");
+        }
+    }
 }
 
 #[test]

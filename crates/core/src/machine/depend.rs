@@ -288,7 +288,11 @@ impl Step {
             let last =
                 page.tasks.iter().map(|task| task.seq).chain(page.damaged.iter().map(|row| row.seq)).max();
             for child in page.tasks {
-                visit(self, tx, child)?;
+                // What became of one child may have changed another: it may be a dead letter by now.
+                match self.readable(tx.task(child.id))? {
+                    Some(child) if child.terms.waits_for.contains(&parent) => visit(self, tx, child)?,
+                    _ => {}
+                }
             }
             match last {
                 Some(seq) => after = seq,
