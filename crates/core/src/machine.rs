@@ -703,8 +703,14 @@ impl Step {
         tx.put_task(&task)?;
         self.count(|report| report.dead += 1);
         self.emit(Event::Died { task: task.id, entity: task.entity.clone(), why });
-        self.died(tx, &task)?;
-        if !remote::fate_is_open(&task) { self.take_staged(tx, &task.entity) } else { Ok(()) }
+        if !remote::fate_is_open(&task) {
+            self.take_staged(tx, &task.entity)?;
+        }
+        match self.readable(tx.task(task.id))? {
+            Some(task) if matches!(task.state, TaskState::Dead { .. }) => self.died(tx, &task),
+            // What was staged has made a conflict of it, or ended it: what waits for it has heard that.
+            _ => Ok(()),
+        }
     }
 
     /// Gives up a task that certainly has no effect, and the rest of its group: they only ever left together, so nothing

@@ -115,6 +115,7 @@ fn lives_that_failed_once_go_well() {
     }
     for (seed, what) in [
         (17307, "a child came back from an old row after the death of its other parent"),
+        (15222, "a child was let go by a dead letter that was a conflict by then"),
     ] {
         // Who starts runs is drawn.
         if let Err(violation) = run(seed, &Scenario::default()) {

@@ -325,8 +325,16 @@ impl Step {
             return tx.put_task(&child);
         }
         let why = format!("the task {parent}, which it depends on, {what}");
-        let note = self.note(FailureKind::Orphaned, None, &why);
-        self.bury(tx, child, note)
+        let (id, note) = (child.id, self.note(FailureKind::Orphaned, None, &why));
+        self.bury(tx, child, note)?;
+        match self.readable(tx.task(id))? {
+            // What was staged for it has made a conflict of it at once: it is like any other then.
+            Some(mut child) if child.state == TaskState::Conflict => {
+                child.terms.waits_for.insert(parent);
+                tx.put_task(&child)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
