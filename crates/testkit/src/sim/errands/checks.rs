@@ -472,7 +472,7 @@ impl Book {
                 }
             }
             self.in_order(id, &errand)?;
-            self.after_its_parents(id, &errand)?;
+            self.after_its_parents(id, &errand, effect)?;
             self.refers_to_something(id, &errand, server, effect)?;
             self.holds_only_of(account, server, effect)?;
             groups.extend(errand.group);
@@ -523,15 +523,21 @@ impl Book {
         Ok(())
     }
 
-    fn after_its_parents(&mut self, id: TaskId, errand: &Errand) -> Result<(), String> {
+    fn after_its_parents(
+        &mut self,
+        id: TaskId,
+        errand: &Errand,
+        effect: &landfall_server::state::Effect,
+    ) -> Result<(), String> {
+        let by_server_name = EntityKey::new(&effect.entity_type, &effect.entity_id);
         for named in &errand.parents {
             let parent = self.tail(*named);
             if parent == id || self.effects.contains_key(&parent) {
                 continue;
             }
             let Some(known) = self.errands.get(&parent) else { continue };
-            // Of one record it is the order that counts.
-            if known.entity == errand.entity {
+            // Of one record it is the order that counts, whichever name it has.
+            if known.entity == errand.entity || known.entity == by_server_name {
                 continue;
             }
             let fine = match known.ended {
