@@ -117,6 +117,7 @@ fn lives_that_failed_once_go_well() {
         (17307, "a child came back from an old row after the death of its other parent"),
         (15222, "a child was let go by a dead letter that was a conflict by then"),
         (26752, "a change was orphaned by one of its own record, under the name that the server gave it"),
+        (9600, "a task stayed in flight when the conflict that answered it forked a letter before it"),
     ] {
         // Who starts runs is drawn.
         if let Err(violation) = run(seed, &Scenario::default()) {

@@ -445,7 +445,7 @@ impl Step {
     ) -> Result<(), StoreError> {
         let mut record = self.record(&task, &ground, laid, open.as_ref(), found);
         let waited = open.is_some();
-        let to = self.split_off(tx, entity, &task, kept)?;
+        let to = self.split_off(tx, entity, &task, ground.answered, kept)?;
         record.settled = Some(Settled {
             by: DecidedBy::Rule,
             at: self.now.wall,
@@ -480,12 +480,14 @@ impl Step {
         Ok(view.fields().cloned())
     }
 
-    /// Makes a record of its own of `kept`; `task` and everything behind it end in it.
+    /// Makes a record of its own of `kept`; `task` and everything behind it end in it. Of `answered` the backend has just said
+    /// that it had no effect.
     fn split_off(
         &mut self,
         tx: &mut dyn StoreTx,
         entity: &StoredEntity,
         task: &Task,
+        answered: Option<TaskId>,
         kept: Fields,
     ) -> Result<EntityKey, StoreError> {
         // The same task always forks into the same record.
@@ -494,7 +496,7 @@ impl Step {
         let mut next = Some(task.clone());
         while let Some(behind) = next {
             // What may have taken effect on the old record ends there.
-            if behind.id == task.id || !fate_is_open(&behind) {
+            if behind.id == task.id || answered == Some(behind.id) || !fate_is_open(&behind) {
                 self.settle(tx, &behind, Verdict::Forked, None)?;
             }
             next = self.readable(tx.next_of_entity(&entity.key, behind.seq))?;
@@ -552,7 +554,7 @@ impl Step {
             let Some(Body::Live(kept)) = entity.local.clone() else {
                 return Err(ResolveError::NothingToFork);
             };
-            resolved.forks_to = Some(self.split_off(tx, &entity, &task, kept)?);
+            resolved.forks_to = Some(self.split_off(tx, &entity, &task, None, kept)?);
             record.settled = Some(settled(&resolved, self.now.wall));
             tx.put_conflict(&record)?;
             self.show(tx, &mut entity, remote.body, Origin::App)?;
