@@ -118,6 +118,7 @@ fn lives_that_failed_once_go_well() {
         (15222, "a child was let go by a dead letter that was a conflict by then"),
         (26752, "a change was orphaned by one of its own record, under the name that the server gave it"),
         (9600, "a task stayed in flight when the conflict that answered it forked a letter before it"),
+        (29867, "a group went together with a letter that had passed one of it and was taken up again"),
     ] {
         // Who starts runs is drawn.
         if let Err(violation) = run(seed, &Scenario::default()) {

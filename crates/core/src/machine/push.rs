@@ -193,8 +193,9 @@ impl Step {
         let Some(together) = self.whole_group(tx, task)? else { return Ok(None) };
         let mut held = BTreeSet::new();
         for member in &together {
-            // What has left before may have been passed by then, and another one of its line may just be going.
-            if member.terms.group.is_some() && member.frozen.is_some() && !self.is_first(tx, member)? {
+            // What was in trouble before may have been passed by then, and another one of its line may just be going.
+            let was_in_trouble = member.frozen.is_some() || !member.history.notes().is_empty();
+            if member.terms.group.is_some() && was_in_trouble && !self.is_first(tx, member)? {
                 // Whoever has passed it goes.
                 tx.put_task(&Task { claim_at: None, ..member.clone() })?;
                 self.promote(tx, &member.entity, member.lane.as_deref())?;
