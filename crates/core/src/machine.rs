@@ -308,8 +308,8 @@ impl Machine {
         if !old.permit.is_withdrawn() {
             self.permit = old.permit.clone();
         }
-        // What held everything up still does; only the probe has nobody who waits for it.
-        self.state.gate = old.state.gate.without_probe();
+        // What held everything up still does; only what was under way to end that may never be heard of.
+        self.state.gate = old.state.gate.unattended();
         self.state.failures = old.state.failures;
         self.state.is_unreachable = old.state.is_unreachable;
         self.state.refusals = old.state.refusals;

@@ -119,6 +119,11 @@ fn lives_that_failed_once_go_well() {
         (26752, "a change was orphaned by one of its own record, under the name that the server gave it"),
         (9600, "a task stayed in flight when the conflict that answered it forked a letter before it"),
         (29867, "a group went together with a letter that had passed one of it and was taken up again"),
+        (
+            53929,
+            "a machine that was opened anew waited for ever for fresh credentials that its predecessor had asked for",
+        ),
+        (21467, "the same, with nothing left that could be claimed"),
     ] {
         // Who starts runs is drawn.
         if let Err(violation) = run(seed, &Scenario::default()) {
