@@ -124,6 +124,7 @@ fn lives_that_failed_once_go_well() {
             "a machine that was opened anew waited for ever for fresh credentials that its predecessor had asked for",
         ),
         (21467, "the same, with nothing left that could be claimed"),
+        (33265, "a change passed the create of its record, which had died on its way to another device"),
     ] {
         // Who starts runs is drawn.
         if let Err(violation) = run(seed, &Scenario::default()) {
