@@ -125,6 +125,11 @@ fn lives_that_failed_once_go_well() {
         ),
         (21467, "the same, with nothing left that could be claimed"),
         (33265, "a change passed the create of its record, which had died on its way to another device"),
+        (
+            56784,
+            "a deletion of unknown fate was discarded, and the feed had never brought a record of its type",
+        ),
+        (42693, "the same in another life"),
     ] {
         // Who starts runs is drawn.
         if let Err(violation) = run(seed, &Scenario::default()) {

@@ -591,10 +591,8 @@ impl World {
         let account = processes[process].account;
         let mut config = self.app.config(seed, *upgraded, self.scenario.plant);
         self.habits.configure(&mut config.retry);
-        if self.habits.by_itself {
-            // These apps say what the feed covers: else what was deleted before it brought the first of a type stays.
-            config.pull.types = Some(TYPES.into_iter().map(String::from).collect());
-        }
+        // The app says what the feed covers: else what was deleted before it brought the first of a type stays.
+        config.pull.types = Some(TYPES.into_iter().map(String::from).collect());
         let capabilities = Capabilities { probe: self.habits.probe, ..self.app.capabilities() };
         let mut tx = open(store, account);
         let opened = Machine::open(config, capabilities, &entropy, &mut *tx);
