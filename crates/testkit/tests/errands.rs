@@ -130,6 +130,9 @@ fn lives_that_failed_once_go_well() {
             "a deletion of unknown fate was discarded, and the feed had never brought a record of its type",
         ),
         (42693, "the same in another life"),
+        (6291, "a record whose making was heard of too late had been deleted and forgotten by then"),
+        (27299, "the same in another life"),
+        (12680, "the same, read anew meanwhile"),
     ] {
         // Who starts runs is drawn.
         if let Err(violation) = run(seed, &Scenario::default()) {

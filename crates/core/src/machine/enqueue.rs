@@ -295,6 +295,9 @@ impl Step {
             return Ok(Receipt { task: None, outcome: Enqueued::NoChange });
         }
         entity.generation += 1;
+        if entity.base.is_none() {
+            entity.reading = entity.reading.max(self.mark_of_what_is_made(tx)?);
+        }
         if change.intent.operation != Operation::Action {
             let view = patch::apply(&change.intent, entity.local.as_ref());
             self.show(tx, &mut entity, view, Origin::App)?;

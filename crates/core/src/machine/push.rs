@@ -602,7 +602,10 @@ impl Step {
             let first = self.readable(tx.next_of_entity(&task.entity, 0))?;
             local_moves |= first.is_some_and(|first| first.id != task.id);
         }
-        self.base_moves(tx, &mut entity)?;
+        match verdict == Verdict::Duplicate && entity.base.is_none() && later.is_none() {
+            true => self.base_appears(tx, &entity)?,
+            false => self.base_moves(tx, &mut entity)?,
+        }
         let version = base.version.clone();
         entity.base = Some(base.clone());
         let next = self.settle(tx, &task, verdict, version)?;
