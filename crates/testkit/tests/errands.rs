@@ -137,6 +137,7 @@ fn lives_that_failed_once_go_well() {
         (12762, "no fault: a record that was made anew repeated such a reference"),
         (15649, "no fault: the same after a decision"),
         (43023, "no fault: the same after a merge"),
+        (26606, "no fault: the step that put an app to sleep had failed, and it went on"),
     ] {
         // Who starts runs is drawn.
         if let Err(violation) = run(seed, &Scenario::default()) {

@@ -604,9 +604,12 @@ impl World {
     /// After a failed commit the machine is opened anew, and what it has handed out is on its way all the same.
     fn reopen(&mut self, device: usize, process: usize) -> Result<(), Violation> {
         let mut machine = self.opened(device, process);
+        let now = self.clock(device);
         let state = &mut self.devices[device].processes[process];
         if let Some(old) = &state.machine {
             machine.follow(old);
+            // Who was told to sleep in the step that has failed is awake, and the app was told that it has.
+            state.suspended &= old.live(now).is_suspended;
         }
         state.machine = Some(machine);
         state.woken_at = None;
