@@ -602,7 +602,7 @@ impl Step {
         };
         tx.settle_task(task, &entry)?;
         self.ends += 1;
-        if self.has_server_ids(tx)? && tx.local_id(&task.entity)?.is_some() {
+        if self.is_twin(tx, &task.entity)? {
             let applied = matches!(verdict, Verdict::Applied | Verdict::Duplicate);
             let made_on =
                 task.frozen.as_ref().filter(|_| applied).and_then(|frozen| frozen.base_version.clone());
@@ -660,7 +660,8 @@ impl Step {
     }
 
     /// Makes anew what the app sees: the base with every queued change of the record laid over it, in order; in the
-    /// place of a change that waits for a decision, what the rules propose.
+    /// place of a change that waits for a decision, what the rules propose. What has left under the backend's name of it is
+    /// among them.
     fn lay_over(
         &mut self,
         tx: &dyn StoreTx,
@@ -668,8 +669,15 @@ impl Step {
         origin: Origin,
     ) -> Result<(), StoreError> {
         let mut view = entity.base.as_ref().map(|base| base.body.clone());
+        let twin = self.twin(tx, &entity.key)?;
         let mut after = 0;
-        while let Some(task) = self.readable(tx.next_of_entity(&entity.key, after))? {
+        loop {
+            let own = self.readable(tx.next_of_entity(&entity.key, after))?;
+            let others = match &twin {
+                Some(twin) => self.readable(tx.next_of_entity(twin, after))?,
+                None => None,
+            };
+            let Some(task) = own.into_iter().chain(others).min_by_key(|task| task.seq) else { break };
             after = task.seq;
             if task.intent.operation == Operation::Action {
                 continue;

@@ -319,7 +319,12 @@ impl Step {
             Err(other) => return Err(other),
         };
         let base = entity.and_then(|entity| entity.base);
-        let Some(intent) = patch::dirty_part(&task.intent, base.as_ref()) else {
+        let mut dirty = patch::dirty_part(&task.intent, base.as_ref());
+        if dirty.is_none() && self.twin(tx, &task.entity)?.is_some() {
+            // It takes back what is on its way under the backend's name.
+            dirty = Some(task.intent.clone());
+        }
+        let Some(intent) = dirty else {
             self.settle(tx, task, Verdict::NoChange, None)?;
             if let Some(mut entity) = self.known_entity(tx, &task.entity)? {
                 self.lay_conflicts_anew(tx, &mut entity)?;

@@ -186,8 +186,21 @@ impl Step {
             ground.made_on = Some(seen.unwrap_or(laid.local));
             ground.lies_on.body = laid.result;
         }
-        self.show(tx, entity, ground.lies_on.body, origin)?;
-        Ok(())
+        self.show_with_twin(tx, entity, ground.lies_on.body, origin)
+    }
+
+    /// Likewise, where `view` holds nothing of what is queued under the backend's name of the record.
+    pub(super) fn show_with_twin(
+        &mut self,
+        tx: &dyn StoreTx,
+        entity: &mut StoredEntity,
+        view: Body,
+        origin: Origin,
+    ) -> Result<(), StoreError> {
+        match self.twin(tx, &entity.key)? {
+            Some(_) => self.lay_over(tx, entity, origin),
+            None => self.show(tx, entity, view, origin),
+        }
     }
 
     /// Makes `view` what the app sees, and tells when that is something else.
@@ -199,7 +212,10 @@ impl Step {
         origin: Origin,
     ) -> Result<(), StoreError> {
         // A record is seen under the app's name alone, also while something ends under the backend's.
-        let is_twin = self.has_server_ids(tx)? && tx.local_id(&entity.key)?.is_some();
+        let is_twin = self.is_twin(tx, &entity.key)?;
+        if is_twin {
+            self.twin_changes(&entity.key);
+        }
         let view = if is_twin { None } else { Some(view) };
         if entity.local != view {
             entity.local = view;
@@ -455,8 +471,7 @@ impl Step {
         });
         tx.put_conflict(&record)?;
         self.tell(&record, task.id, waited);
-        self.show(tx, entity, ground.lies_on.body, Origin::Backend)?;
-        Ok(())
+        self.show_with_twin(tx, entity, ground.lies_on.body, Origin::Backend)
     }
 
     /// What becomes a record of its own: the app's whole view. Of a record that was never read the rest comes from the
@@ -557,7 +572,7 @@ impl Step {
             resolved.forks_to = Some(self.split_off(tx, &entity, &task, None, kept)?);
             record.settled = Some(settled(&resolved, self.now.wall));
             tx.put_conflict(&record)?;
-            self.show(tx, &mut entity, remote.body, Origin::App)?;
+            self.show_with_twin(tx, &mut entity, remote.body, Origin::App)?;
         } else {
             resolved.result = self.decide(&record, &task, &remote.body, resolution)?;
             let whole = complete_after(&task.intent, record.base.as_ref());
