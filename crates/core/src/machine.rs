@@ -308,8 +308,8 @@ impl Machine {
         if !old.permit.is_withdrawn() {
             self.permit = old.permit.clone();
         }
-        // What held everything up still does; only the probe has nobody who waits for it.
-        self.state.gate = old.state.gate.without_probe();
+        // What held everything up still does; only what was under way to end that may never be heard of.
+        self.state.gate = old.state.gate.unattended();
         self.state.failures = old.state.failures;
         self.state.is_unreachable = old.state.is_unreachable;
         self.state.refusals = old.state.refusals;
@@ -602,7 +602,7 @@ impl Step {
         };
         tx.settle_task(task, &entry)?;
         self.ends += 1;
-        if self.has_server_ids(tx)? && tx.local_id(&task.entity)?.is_some() {
+        if self.is_twin(tx, &task.entity)? {
             let applied = matches!(verdict, Verdict::Applied | Verdict::Duplicate);
             let made_on =
                 task.frozen.as_ref().filter(|_| applied).and_then(|frozen| frozen.base_version.clone());
@@ -660,7 +660,8 @@ impl Step {
     }
 
     /// Makes anew what the app sees: the base with every queued change of the record laid over it, in order; in the
-    /// place of a change that waits for a decision, what the rules propose.
+    /// place of a change that waits for a decision, what the rules propose. What has left under the backend's name of it is
+    /// among them.
     fn lay_over(
         &mut self,
         tx: &dyn StoreTx,
@@ -668,8 +669,15 @@ impl Step {
         origin: Origin,
     ) -> Result<(), StoreError> {
         let mut view = entity.base.as_ref().map(|base| base.body.clone());
+        let twin = self.twin(tx, &entity.key)?;
         let mut after = 0;
-        while let Some(task) = self.readable(tx.next_of_entity(&entity.key, after))? {
+        loop {
+            let own = self.readable(tx.next_of_entity(&entity.key, after))?;
+            let others = match &twin {
+                Some(twin) => self.readable(tx.next_of_entity(twin, after))?,
+                None => None,
+            };
+            let Some(task) = own.into_iter().chain(others).min_by_key(|task| task.seq) else { break };
             after = task.seq;
             if task.intent.operation == Operation::Action {
                 continue;
@@ -678,7 +686,7 @@ impl Step {
             view = Some(proposal.unwrap_or_else(|| patch::apply(&task.intent, view.as_ref())));
         }
         match view {
-            Some(view) => self.show(entity, view, origin),
+            Some(view) => self.show(tx, entity, view, origin)?,
             None => entity.local = None,
         }
         Ok(())
@@ -703,8 +711,14 @@ impl Step {
         tx.put_task(&task)?;
         self.count(|report| report.dead += 1);
         self.emit(Event::Died { task: task.id, entity: task.entity.clone(), why });
-        self.died(tx, &task)?;
-        if !remote::fate_is_open(&task) { self.take_staged(tx, &task.entity) } else { Ok(()) }
+        if !remote::fate_is_open(&task) {
+            self.take_staged(tx, &task.entity)?;
+        }
+        match self.readable(tx.task(task.id))? {
+            Some(task) if matches!(task.state, TaskState::Dead { .. }) => self.died(tx, &task),
+            // What was staged has made a conflict of it, or ended it: what waits for it has heard that.
+            _ => Ok(()),
+        }
     }
 
     /// Gives up a task that certainly has no effect, and the rest of its group: they only ever left together, so nothing

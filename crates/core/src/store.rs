@@ -348,6 +348,11 @@ impl PullState {
         mark < self.heard_of()
     }
 
+    /// The mark of a record that this reading will bring once the backend has it.
+    pub fn will_bring(&self) -> u64 {
+        self.mark(0)
+    }
+
     fn mark(&self, ask: u32) -> u64 {
         u64::from(self.reading) << 32 | u64::from(ask)
     }

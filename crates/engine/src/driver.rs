@@ -669,7 +669,7 @@ impl Driver {
                 (Command::Sync { reply, .. }, _) => drop(reply.send(Err(Error::Store(error.clone())))),
                 (Command::Suspend { reply }, _) => drop(reply.send(Err(Error::Store(error.clone())))),
                 // A hint is heard anew: it writes nothing that could have landed.
-                (hint @ Command::Hear(_), _) => self.retained.push(hint),
+                (hint @ (Command::Hear(_) | Command::Refreshed(_)), _) => self.retained.push(hint),
                 // What was under way is of unknown fate now and will be asked for again.
                 _ => {}
             }

@@ -179,11 +179,17 @@ impl Step {
         }
         // What goes on is what is behind it, or a letter before it that it has passed and that was taken up meanwhile.
         self.promote(tx, &dead.entity, dead.lane.as_deref())?;
-        self.each_child(tx, dead.id, |step, tx, child| match child.entity == dead.entity {
+        self.each_child(tx, dead.id, |step, tx, child| match step.are_one(tx, &child, dead)? {
             // A later change of the same record only keeps its place.
             true => Ok(()),
             false => step.parent_died(tx, child, dead.id),
         })
+    }
+
+    /// Whether two tasks are of one record, be it under both its names.
+    fn are_one(&mut self, tx: &dyn StoreTx, a: &Task, b: &Task) -> Result<bool, StoreError> {
+        Ok(a.entity == b.entity
+            || self.local_key(tx, a.entity.clone())? == self.local_key(tx, b.entity.clone())?)
     }
 
     /// A change was taken that depends on tasks which are dead already.
@@ -213,7 +219,7 @@ impl Step {
             match self.readable(tx.task(id))? {
                 None => self.orphan(tx, child, id, "was given up")?,
                 Some(parent) if matches!(parent.state, TaskState::Dead { .. }) => {
-                    if parent.entity != child.entity {
+                    if !self.are_one(tx, &parent, &child)? {
                         self.parent_died(tx, child, id)?;
                     }
                 }
@@ -246,9 +252,8 @@ impl Step {
                 child.terms.waits_for.insert(next);
                 return tx.put_task(&child);
             }
-            let goes_on =
-                verdict.is_done() || child.terms.orphaned == Orphaned::Detach || child.entity == task.entity;
-            if goes_on {
+            let lets_go = verdict.is_done() || child.terms.orphaned == Orphaned::Detach;
+            if lets_go || step.are_one(tx, &child, task)? {
                 return step.let_go(tx, child, task.id);
             }
             step.orphan(tx, child, task.id, "was given up")
@@ -288,7 +293,11 @@ impl Step {
             let last =
                 page.tasks.iter().map(|task| task.seq).chain(page.damaged.iter().map(|row| row.seq)).max();
             for child in page.tasks {
-                visit(self, tx, child)?;
+                // What became of one child may have changed another: it may be a dead letter by now.
+                match self.readable(tx.task(child.id))? {
+                    Some(child) if child.terms.waits_for.contains(&parent) => visit(self, tx, child)?,
+                    _ => {}
+                }
             }
             match last {
                 Some(seq) => after = seq,
@@ -321,8 +330,16 @@ impl Step {
             return tx.put_task(&child);
         }
         let why = format!("the task {parent}, which it depends on, {what}");
-        let note = self.note(FailureKind::Orphaned, None, &why);
-        self.bury(tx, child, note)
+        let (id, note) = (child.id, self.note(FailureKind::Orphaned, None, &why));
+        self.bury(tx, child, note)?;
+        match self.readable(tx.task(id))? {
+            // What was staged for it has made a conflict of it at once: it is like any other then.
+            Some(mut child) if child.state == TaskState::Conflict => {
+                child.terms.waits_for.insert(parent);
+                tx.put_task(&child)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

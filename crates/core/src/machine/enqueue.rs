@@ -139,7 +139,7 @@ impl Step {
                 return Err(EnqueueError::GroupTangled(group.clone()));
             }
         }
-        let has_others = tail.is_some();
+        let has_others = tail.is_some() || self.twin(tx, &change.entity)?.is_some();
         match tail.and_then(|task| self.as_foldable(task, &change, &parents)) {
             Some((task, made_new)) => {
                 if made_new {
@@ -236,12 +236,13 @@ impl Step {
             }
             Coalesced::Merged(intent) => {
                 let view = patch::apply(&change.intent, entity.local.as_ref());
-                self.show(&mut entity, view, Origin::App);
+                self.show(tx, &mut entity, view, Origin::App)?;
                 tx.put_entity(&entity)?;
                 task.intent = intent;
                 // Before the first attempt, with nothing under way before it, the base says what is still dirty.
                 let alone = task.claim_at.is_some() && entity.staged.is_none();
-                if alone && patch::dirty_part(&task.intent, entity.base.as_ref()).is_none() {
+                let is_clean = alone && patch::dirty_part(&task.intent, entity.base.as_ref()).is_none();
+                if is_clean && self.twin(tx, &task.entity)?.is_none() {
                     self.settle(tx, &task, Verdict::NoChange, None)?;
                     return Ok(Receipt { task: Some(task.id), outcome: Enqueued::NoChange });
                 }
@@ -295,9 +296,12 @@ impl Step {
             return Ok(Receipt { task: None, outcome: Enqueued::NoChange });
         }
         entity.generation += 1;
+        if entity.base.is_none() {
+            entity.reading = entity.reading.max(self.mark_of_what_is_made(tx)?);
+        }
         if change.intent.operation != Operation::Action {
             let view = patch::apply(&change.intent, entity.local.as_ref());
-            self.show(&mut entity, view, Origin::App);
+            self.show(tx, &mut entity, view, Origin::App)?;
         }
         let changed_at = self.stamp(tx)?;
         let client_id = self.replica(tx)?.client_id;

@@ -53,11 +53,13 @@ impl Gate {
         }
     }
 
-    /// The same, with nobody under way to look.
-    pub(super) fn without_probe(&self) -> Self {
+    /// The same, with nobody under way to look, or to bring fresh credentials.
+    pub(super) fn unattended(&self) -> Self {
         let mut gate = self.clone();
-        if let Self::Waiting { probe, .. } = &mut gate {
-            *probe = None;
+        match &mut gate {
+            Self::Waiting { probe, .. } => *probe = None,
+            Self::NeedsCredentials { refreshing, .. } => *refreshing = false,
+            Self::Open | Self::Stopped { .. } => {}
         }
         gate
     }

@@ -204,8 +204,9 @@ impl Step {
     }
 
     /// Makes anew what the app sees of a record.
-    fn look_anew(&mut self, tx: &mut dyn StoreTx, key: &EntityKey) -> Result<(), StoreError> {
-        let mut entity = self.entity(tx, key)?;
+    pub(super) fn look_anew(&mut self, tx: &mut dyn StoreTx, key: &EntityKey) -> Result<(), StoreError> {
+        let key = self.local_key(tx, key.clone())?;
+        let Some(mut entity) = self.known_entity(tx, &key)? else { return Ok(()) };
         self.lay_over(tx, &mut entity, Origin::App)?;
         tx.put_entity(&entity)
     }

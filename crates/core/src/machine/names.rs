@@ -48,6 +48,29 @@ impl Step {
         Ok(key)
     }
 
+    /// Whether this is the backend's name of a record that has another here.
+    pub(super) fn is_twin(&mut self, tx: &dyn StoreTx, key: &EntityKey) -> Result<bool, StoreError> {
+        Ok(self.has_server_ids(tx)? && tx.local_id(key)?.is_some())
+    }
+
+    /// The backend's name of a record, if something is queued under it still.
+    pub(super) fn twin(
+        &mut self,
+        tx: &dyn StoreTx,
+        key: &EntityKey,
+    ) -> Result<Option<EntityKey>, StoreError> {
+        let twin = self.server_key(tx, key)?;
+        let is_queued = twin != *key && self.readable(tx.next_of_entity(&twin, 0))?.is_some();
+        Ok(is_queued.then_some(twin))
+    }
+
+    /// What is queued under the backend's name of a record has changed: it is seen under the app's.
+    pub(super) fn twin_changes(&mut self, twin: &EntityKey) {
+        if self.twins.iter().all(|(known, _)| known != twin) {
+            self.twins.push((twin.clone(), None));
+        }
+    }
+
     /// A change that names records by the backend's ids is one of the records that the app knows.
     pub(super) fn by_local_ids(&mut self, tx: &dyn StoreTx, change: &mut Change) -> Result<(), StoreError> {
         if !self.has_server_ids(tx)? {
@@ -150,6 +173,7 @@ impl Step {
             // The reading of the feed that has brought it under the other name will not bring it again.
             entity.reading = entity.reading.max(known.reading);
         }
+        self.twin_changes(&twin);
         self.one_with_its_twin(tx, key, &twin)
     }
 
@@ -160,7 +184,7 @@ impl Step {
         key: &EntityKey,
         twin: &EntityKey,
     ) -> Result<Option<RemoteEntity>, StoreError> {
-        let Some(known) = self.known_entity(tx, twin)? else { return Ok(None) };
+        let Some(mut known) = self.known_entity(tx, twin)? else { return Ok(None) };
         // What was sent under the other name ends under it. The rest goes on as changes of the one record.
         let (mut after, mut stays) = (0, false);
         while let Some(task) = self.readable(tx.next_of_entity(twin, after))? {
@@ -173,6 +197,10 @@ impl Step {
         }
         if !stays {
             tx.remove_entity(twin)?;
+        } else if known.local.take().is_some() {
+            // Two rows of one record, and the app would see both, and change the one that is not there any more.
+            tx.put_entity(&known)?;
+            self.emit(Event::Changed { entity: twin.clone(), origin: Origin::Backend });
         }
         if let Some(staged) = known.staged {
             // What waited under the backend's name for a verdict waits for none under the app's.
@@ -209,9 +237,12 @@ impl Step {
         let known = self.known_entity(tx, &key)?.and_then(|entity| entity.base).and_then(|base| base.version);
         match self.one_with_its_twin(tx, &key, twin)? {
             // The effect came directly after what is known under the app's name. Else the feed has told more by now.
-            Some(remote) if made_on.is_some() && made_on == known.as_ref() => self.remote_changed(tx, remote),
-            _ => Ok(()),
+            Some(remote) if made_on.is_some() && made_on == known.as_ref() => {
+                self.remote_changed(tx, remote)?;
+            }
+            _ => {}
         }
+        self.look_anew(tx, &key)
     }
 
     /// Changes that were made under the backend's name of a record go on as changes of the app's, each in its place: what

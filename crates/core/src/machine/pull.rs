@@ -220,14 +220,59 @@ impl Step {
     ) -> Result<(), StoreError> {
         entity.reading =
             self.mark_of_what_is_heard(tx)?.map_or(entity.reading, |mark| mark.max(entity.reading));
+        self.doubt_page_under_way(entity);
+        Ok(())
+    }
+
+    fn doubt_page_under_way(&mut self, entity: &StoredEntity) {
         let pull = &mut self.state.pull;
         if pull.call.is_none() || pull.moved.too_many {
-            return Ok(());
+            return;
         }
         pull.moved.records.insert(entity.key.clone());
         if pull.moved.records.len() > MOVED_MAX {
             pull.moved = Moved { records: BTreeSet::new(), too_many: true };
         }
+    }
+
+    /// A verdict tells of an effect at some time on a record that nothing else was heard of. If a reading of the feed from its
+    /// beginning may have come after the effect, and did not bring the record, it is gone, and only a reading anew can tell.
+    pub(super) fn base_appears(
+        &mut self,
+        tx: &mut dyn StoreTx,
+        entity: &StoredEntity,
+    ) -> Result<(), StoreError> {
+        self.doubt_page_under_way(entity);
+        let Some(position) = tx.pull_state()? else { return Ok(()) };
+        let is_done = position.cursor.is_some() && !position.sweep;
+        let may_be_missed = is_done && entity.reading < position.will_bring();
+        if may_be_missed && self.can_pull() && self.covers(&position, &entity.key) {
+            self.read_anew(tx, position)?;
+            let page = self.state.pull.call.take();
+            self.effects.extend(page.map(|(call, _)| Effect::Cancel(call)));
+            self.backend_called();
+        }
+        Ok(())
+    }
+
+    /// The mark of a record that is made now.
+    pub(super) fn mark_of_what_is_made(&self, tx: &dyn StoreTx) -> Result<u64, StoreError> {
+        let first = PullState { reading: 1, ..PullState::default() };
+        Ok(tx.pull_state()?.unwrap_or(first).will_bring())
+    }
+
+    /// The feed is read from its beginning, and what it does not bring is gone.
+    fn read_anew(&mut self, tx: &mut dyn StoreTx, position: PullState) -> Result<(), StoreError> {
+        let anew = PullState {
+            cursor: None,
+            reading: position.reading.saturating_add(1),
+            asks: 0,
+            sweep: true,
+            swept_to: None,
+            types: position.types,
+        };
+        self.put_position(tx, &anew)?;
+        self.emit(Event::Reconciling);
         Ok(())
     }
 
@@ -344,16 +389,7 @@ impl Step {
             Kind::RateLimited => self.slow_down(tx, failure)?,
             Kind::ServerChanged | Kind::ClientUnknown | Kind::ClientSuperseded => self.stop_gate(failure),
             Kind::CursorExpired if asked.cursor.is_some() => {
-                let anew = PullState {
-                    cursor: None,
-                    reading: asked.reading.saturating_add(1),
-                    asks: 0,
-                    sweep: true,
-                    swept_to: None,
-                    types: asked.types,
-                };
-                self.put_position(tx, &anew)?;
-                self.emit(Event::Reconciling);
+                self.read_anew(tx, asked)?;
                 // A backend whose cursors expire faster than they are read must not be asked without end.
                 self.state.pull.begun_anew = self.state.pull.begun_anew.saturating_add(1);
                 if self.state.pull.begun_anew > 1 {

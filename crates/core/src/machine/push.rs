@@ -193,8 +193,9 @@ impl Step {
         let Some(together) = self.whole_group(tx, task)? else { return Ok(None) };
         let mut held = BTreeSet::new();
         for member in &together {
-            // What has left before may have been passed by then, and another one of its line may just be going.
-            if member.terms.group.is_some() && member.frozen.is_some() && !self.is_first(tx, member)? {
+            // What was in trouble before may have been passed by then, and another one of its line may just be going.
+            let was_in_trouble = member.frozen.is_some() || !member.history.notes().is_empty();
+            if member.terms.group.is_some() && was_in_trouble && !self.is_first(tx, member)? {
                 // Whoever has passed it goes.
                 tx.put_task(&Task { claim_at: None, ..member.clone() })?;
                 self.promote(tx, &member.entity, member.lane.as_deref())?;
@@ -318,7 +319,12 @@ impl Step {
             Err(other) => return Err(other),
         };
         let base = entity.and_then(|entity| entity.base);
-        let Some(intent) = patch::dirty_part(&task.intent, base.as_ref()) else {
+        let mut dirty = patch::dirty_part(&task.intent, base.as_ref());
+        if dirty.is_none() && self.twin(tx, &task.entity)?.is_some() {
+            // It takes back what is on its way under the backend's name.
+            dirty = Some(task.intent.clone());
+        }
+        let Some(intent) = dirty else {
             self.settle(tx, task, Verdict::NoChange, None)?;
             if let Some(mut entity) = self.known_entity(tx, &task.entity)? {
                 self.lay_conflicts_anew(tx, &mut entity)?;
@@ -601,7 +607,10 @@ impl Step {
             let first = self.readable(tx.next_of_entity(&task.entity, 0))?;
             local_moves |= first.is_some_and(|first| first.id != task.id);
         }
-        self.base_moves(tx, &mut entity)?;
+        match verdict == Verdict::Duplicate && entity.base.is_none() && later.is_none() {
+            true => self.base_appears(tx, &entity)?,
+            false => self.base_moves(tx, &mut entity)?,
+        }
         let version = base.version.clone();
         entity.base = Some(base.clone());
         let next = self.settle(tx, &task, verdict, version)?;

@@ -55,7 +55,7 @@ impl Step {
                     let view = remote.body.clone();
                     entity.base = Some(Base { body: remote.body, version: remote.version, complete: true });
                     entity.staged = None;
-                    self.show(&mut entity, view, Origin::Backend);
+                    self.show_with_twin(tx, &mut entity, view, Origin::Backend)?;
                 }
             }
         }

@@ -186,16 +186,42 @@ impl Step {
             ground.made_on = Some(seen.unwrap_or(laid.local));
             ground.lies_on.body = laid.result;
         }
-        self.show(entity, ground.lies_on.body, origin);
-        Ok(())
+        self.show_with_twin(tx, entity, ground.lies_on.body, origin)
+    }
+
+    /// Likewise, where `view` holds nothing of what is queued under the backend's name of the record.
+    pub(super) fn show_with_twin(
+        &mut self,
+        tx: &dyn StoreTx,
+        entity: &mut StoredEntity,
+        view: Body,
+        origin: Origin,
+    ) -> Result<(), StoreError> {
+        match self.twin(tx, &entity.key)? {
+            Some(_) => self.lay_over(tx, entity, origin),
+            None => self.show(tx, entity, view, origin),
+        }
     }
 
     /// Makes `view` what the app sees, and tells when that is something else.
-    pub(super) fn show(&mut self, entity: &mut StoredEntity, view: Body, origin: Origin) {
-        if entity.local.as_ref() != Some(&view) {
-            entity.local = Some(view);
+    pub(super) fn show(
+        &mut self,
+        tx: &dyn StoreTx,
+        entity: &mut StoredEntity,
+        view: Body,
+        origin: Origin,
+    ) -> Result<(), StoreError> {
+        // A record is seen under the app's name alone, also while something ends under the backend's.
+        let is_twin = self.is_twin(tx, &entity.key)?;
+        if is_twin {
+            self.twin_changes(&entity.key);
+        }
+        let view = if is_twin { None } else { Some(view) };
+        if entity.local != view {
+            entity.local = view;
             self.emit(Event::Changed { entity: entity.key.clone(), origin });
         }
+        Ok(())
     }
 
     /// The rules have decided: the change goes on with what is left of it, or leaves the queue.
@@ -435,7 +461,7 @@ impl Step {
     ) -> Result<(), StoreError> {
         let mut record = self.record(&task, &ground, laid, open.as_ref(), found);
         let waited = open.is_some();
-        let to = self.split_off(tx, entity, &task, kept)?;
+        let to = self.split_off(tx, entity, &task, ground.answered, kept)?;
         record.settled = Some(Settled {
             by: DecidedBy::Rule,
             at: self.now.wall,
@@ -445,8 +471,7 @@ impl Step {
         });
         tx.put_conflict(&record)?;
         self.tell(&record, task.id, waited);
-        self.show(entity, ground.lies_on.body, Origin::Backend);
-        Ok(())
+        self.show_with_twin(tx, entity, ground.lies_on.body, Origin::Backend)
     }
 
     /// What becomes a record of its own: the app's whole view. Of a record that was never read the rest comes from the
@@ -470,12 +495,14 @@ impl Step {
         Ok(view.fields().cloned())
     }
 
-    /// Makes a record of its own of `kept`; `task` and everything behind it end in it.
+    /// Makes a record of its own of `kept`; `task` and everything behind it end in it. Of `answered` the backend has just said
+    /// that it had no effect.
     fn split_off(
         &mut self,
         tx: &mut dyn StoreTx,
         entity: &StoredEntity,
         task: &Task,
+        answered: Option<TaskId>,
         kept: Fields,
     ) -> Result<EntityKey, StoreError> {
         // The same task always forks into the same record.
@@ -484,7 +511,7 @@ impl Step {
         let mut next = Some(task.clone());
         while let Some(behind) = next {
             // What may have taken effect on the old record ends there.
-            if behind.id == task.id || !fate_is_open(&behind) {
+            if behind.id == task.id || answered == Some(behind.id) || !fate_is_open(&behind) {
                 self.settle(tx, &behind, Verdict::Forked, None)?;
             }
             next = self.readable(tx.next_of_entity(&entity.key, behind.seq))?;
@@ -542,10 +569,10 @@ impl Step {
             let Some(Body::Live(kept)) = entity.local.clone() else {
                 return Err(ResolveError::NothingToFork);
             };
-            resolved.forks_to = Some(self.split_off(tx, &entity, &task, kept)?);
+            resolved.forks_to = Some(self.split_off(tx, &entity, &task, None, kept)?);
             record.settled = Some(settled(&resolved, self.now.wall));
             tx.put_conflict(&record)?;
-            self.show(&mut entity, remote.body, Origin::App);
+            self.show_with_twin(tx, &mut entity, remote.body, Origin::App)?;
         } else {
             resolved.result = self.decide(&record, &task, &remote.body, resolution)?;
             let whole = complete_after(&task.intent, record.base.as_ref());

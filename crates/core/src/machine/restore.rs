@@ -76,10 +76,13 @@ impl Step {
             Change { intent: task.intent.clone(), ..Change::of(task.intent.operation, task.entity.clone()) };
         change.check(&self.config.limits)?;
         // Only what came with it or is here can still end.
-        let mut parents: Vec<TaskId> = Vec::new();
+        let (mut parents, mut dead): (Vec<TaskId>, Vec<TaskId>) = (Vec::new(), Vec::new());
         for parent in &task.terms.waits_for {
-            if tx.task(*parent)?.is_some() {
+            if let Some(known) = tx.task(*parent)? {
                 parents.push(*parent);
+                if matches!(known.state, TaskState::Dead { .. }) && known.entity != task.entity {
+                    dead.push(*parent);
+                }
             }
         }
         task.terms.waits_for = parents.into_iter().collect();
@@ -93,6 +96,10 @@ impl Step {
         if !known {
             entity.base = base;
         }
+        if matches!(task.state, TaskState::Pending { .. }) {
+            // A letter before it may have died on its way here.
+            self.builds_on_the_dead(tx, &mut task, known)?;
+        }
         entity.generation = entity.generation.max(task.generation);
         self.lapses_at(task.lapses_at());
         if matches!(task.state, TaskState::Dead { .. }) {
@@ -104,6 +111,7 @@ impl Step {
         self.lay_over(tx, &mut entity, Origin::App)?;
         tx.put_entity(&entity)?;
         self.emit(Event::Enqueued { task: task.id, entity: task.entity });
+        self.meet_dead_parents(tx, task.id, &dead)?;
         Ok(true)
     }
 }

@@ -285,3 +285,43 @@ fn a_server_that_gives_one_id_to_two_records_mixes_nothing_up() {
     assert_eq!(bench.local("note", "b"), Some(body(r#"{"who":"b"}"#)));
     let _ = Body::Deleted;
 }
+
+/// The feed brings a record under the server's name, an edit of that is under way, and then the answer to the create is
+/// heard: the edit is seen under the app's name, whatever becomes of it.
+#[test]
+fn an_edit_that_left_under_the_servers_name_is_seen_under_the_apps() {
+    let at_work = || {
+        let mut bench = Bench::new();
+        bench.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+        bench.sync();
+        let create = bench.last_sent();
+        bench.hear(remote("note", "srv-n", r#"{"a":1,"b":1}"#, "1"));
+        let edit = bench.enqueue(Change::update("note", "srv-n").set("b", 2)).unwrap();
+        bench.sync();
+        let sent = bench.last_sent();
+        assert_eq!(ids(&sent), ["srv-n"]);
+        bench.outcome(&create, &named("srv-n", "1"));
+        assert_eq!(bench.local("note", "srv-n"), None, "one record, one row");
+        assert_eq!(bench.view("n"), r#"{"a":1,"b":2}"#);
+        (bench, sent, id(&edit))
+    };
+    let (mut bench, sent, _) = at_work();
+    bench.outcome(&sent, &applied("2"));
+    assert_eq!(bench.view("n"), r#"{"a":1,"b":2}"#);
+
+    let (mut bench, sent, edit) = at_work();
+    bench.outcome(&sent, &super::rejected("no"));
+    assert_eq!(bench.view("n"), r#"{"a":1,"b":2}"#, "a dead letter is seen like any other");
+    bench.hear(remote("note", "srv-n", r#"{"a":5,"b":1}"#, "3"));
+    assert_eq!(bench.view("n"), r#"{"a":5,"b":2}"#);
+    bench.step(|step, tx| step.discard(tx, edit).unwrap());
+    assert_eq!(bench.view("n"), r#"{"a":5,"b":1}"#);
+
+    // A later edit is the later one, also when it only takes back what is on its way.
+    let (mut bench, sent, _) = at_work();
+    let back = bench.enqueue(Change::update("note", "n").set("b", 1)).unwrap();
+    assert!(back.task.is_some(), "the backend is about to have something else");
+    assert_eq!(bench.view("n"), r#"{"a":1,"b":1}"#);
+    bench.outcome(&sent, &super::rejected("no"));
+    assert_eq!(bench.view("n"), r#"{"a":1,"b":1}"#);
+}

@@ -75,6 +75,8 @@ pub(super) struct Book {
     frozen_before: BTreeSet<IdempotencyKey>,
     /// The request in which each task took effect.
     effects: BTreeMap<TaskId, u64>,
+    /// Records that something on the server refers to although they are not there, as somebody wanted it.
+    referred_to: BTreeSet<(&'static str, &'static str, String)>,
     counted: [usize; 2],
     requests: u64,
     order: usize,
@@ -472,7 +474,7 @@ impl Book {
                 }
             }
             self.in_order(id, &errand)?;
-            self.after_its_parents(id, &errand)?;
+            self.after_its_parents(id, &errand, effect)?;
             self.refers_to_something(id, &errand, server, effect)?;
             self.holds_only_of(account, server, effect)?;
             groups.extend(errand.group);
@@ -523,15 +525,21 @@ impl Book {
         Ok(())
     }
 
-    fn after_its_parents(&mut self, id: TaskId, errand: &Errand) -> Result<(), String> {
+    fn after_its_parents(
+        &mut self,
+        id: TaskId,
+        errand: &Errand,
+        effect: &landfall_server::state::Effect,
+    ) -> Result<(), String> {
+        let by_server_name = EntityKey::new(&effect.entity_type, &effect.entity_id);
         for named in &errand.parents {
             let parent = self.tail(*named);
             if parent == id || self.effects.contains_key(&parent) {
                 continue;
             }
             let Some(known) = self.errands.get(&parent) else { continue };
-            // Of one record it is the order that counts.
-            if known.entity == errand.entity {
+            // Of one record it is the order that counts, whichever name it has.
+            if known.entity == errand.entity || known.entity == by_server_name {
                 continue;
             }
             let fine = match known.ended {
@@ -554,17 +562,14 @@ impl Book {
 
     /// The record that is referred to is there, under this very name, or was.
     fn refers_to_something(
-        &self,
+        &mut self,
         id: TaskId,
         errand: &Errand,
         server: &MemoryRecords,
         effect: &landfall_server::state::Effect,
     ) -> Result<(), String> {
         let Some((field, of)) = reference(&effect.entity_type) else { return Ok(()) };
-        if !effect.touched.iter().any(|name| name == field)
-            || errand.died
-            || errand.orphaned == Orphaned::Detach
-        {
+        if !effect.touched.iter().any(|name| name == field) {
             return Ok(());
         }
         let stored =
@@ -575,7 +580,15 @@ impl Book {
         let of_it = self.of_record.get(&(errand.place.line, errand.place.account, EntityKey::new(of, name)));
         let ended = |id: &TaskId| self.errands.get(id).and_then(|known| known.ended);
         let given_up = of_it.into_iter().flatten().filter_map(ended).any(|(verdict, _)| !verdict.is_done());
-        if server.stored(of, name).is_none() && !given_up {
+        if server.stored(of, name).is_some() {
+            return Ok(());
+        }
+        // What the server's records refer to is the same in whatever is made of them: in what is merged, made anew or forked.
+        // Who refers to something by a change of his own waits for it, and that is looked at as with any other parent.
+        let known = (errand.place.account, of, name.to_owned());
+        if errand.died || errand.orphaned == Orphaned::Detach || given_up {
+            self.referred_to.insert(known);
+        } else if !self.referred_to.contains(&known) {
             return Err(format!("{id} refers to the {of} {name}, which the server never had: {errand:?}"));
         }
         Ok(())

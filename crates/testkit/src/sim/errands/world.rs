@@ -591,10 +591,8 @@ impl World {
         let account = processes[process].account;
         let mut config = self.app.config(seed, *upgraded, self.scenario.plant);
         self.habits.configure(&mut config.retry);
-        if self.habits.by_itself {
-            // These apps say what the feed covers: else what was deleted before it brought the first of a type stays.
-            config.pull.types = Some(TYPES.into_iter().map(String::from).collect());
-        }
+        // The app says what the feed covers: else what was deleted before it brought the first of a type stays.
+        config.pull.types = Some(TYPES.into_iter().map(String::from).collect());
         let capabilities = Capabilities { probe: self.habits.probe, ..self.app.capabilities() };
         let mut tx = open(store, account);
         let opened = Machine::open(config, capabilities, &entropy, &mut *tx);
@@ -606,9 +604,12 @@ impl World {
     /// After a failed commit the machine is opened anew, and what it has handed out is on its way all the same.
     fn reopen(&mut self, device: usize, process: usize) -> Result<(), Violation> {
         let mut machine = self.opened(device, process);
+        let now = self.clock(device);
         let state = &mut self.devices[device].processes[process];
         if let Some(old) = &state.machine {
             machine.follow(old);
+            // Who was told to sleep in the step that has failed is awake, and the app was told that it has.
+            state.suspended &= old.live(now).is_suspended;
         }
         state.machine = Some(machine);
         state.woken_at = None;
