@@ -168,6 +168,15 @@ impl Server {
         Self::of(command, db)
     }
 
+    /// `kill -9`, and another one on the same database at the same address.
+    pub(crate) fn kill_and_start_again(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        let mut command = landfall();
+        command.args(["serve", "--json", "--listen", &self.addr.to_string(), "--db"]).arg(&self.db);
+        *self = Self::of(command, self.db.clone());
+    }
+
     /// Likewise, of a command that is ready.
     pub(crate) fn of(mut command: Command, db: PathBuf) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
