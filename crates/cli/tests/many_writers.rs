@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::agents::{Agent, until_empty};
+use support::agents::{Agent, until, until_empty};
 use support::{Ran, Scratch, Server, Stored, line, run};
 
 /// Runs of each writer; every fourth stores a file.
@@ -50,11 +50,11 @@ fn write_at_once(writers: usize) -> (Figures, Duration) {
     let mut agent = None;
     thread::scope(|scope| {
         let (scratch, db, is_over) = (&scratch, &db, &is_over);
+        // However this ends, the reader ends too.
+        let _over = Over(is_over);
         let working: Vec<_> =
             (0..writers).map(|writer| scope.spawn(move || write(scratch, db, writer))).collect();
-        while !std::path::Path::new(db).exists() {
-            thread::sleep(Duration::from_millis(1));
-        }
+        until(DRAINED_WITHIN, || std::path::Path::new(db).exists(), || "nobody makes the file".into());
         let reader = scope.spawn(move || read_until(db, is_over));
         let mut sends = Agent::start(db, &server.endpoint(), &["--look", "50ms", "--debounce", "20ms"]);
         for worker in working {
@@ -84,6 +84,14 @@ fn write_at_once(writers: usize) -> (Figures, Duration) {
         ("changes", expected.len() as u64),
     ]);
     (figures, longest)
+}
+
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// One writer: what it was told is stored, and how long its longest run took.
