@@ -24,7 +24,7 @@ use support::{Ran, Scratch, Server, Stored, line, run};
 /// Runs of each writer; every fourth stores a file.
 const RUNS: usize = 20;
 /// Changes of a file: enough for the writers' transactions to overlap.
-const RECORDS: usize = 100;
+const RECORDS: usize = 40;
 /// Longer than anybody may have to wait: the store's own patience is 5 s, and then it would be an error.
 const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 
