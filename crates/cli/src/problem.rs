@@ -81,6 +81,9 @@ impl From<Error> for Problem {
             },
             Error::OutcomeUnknown { task: Some(task), .. } => Self::new(error.to_string())
                 .hint(format!("repeat the command with `--repeat-of {task}`: there will be one task")),
+            Error::OutcomeUnknown { task: None, .. } => Self::new(error.to_string()).hint(
+                "all of it is there, or nothing: when the disk works again, `landfall queue` shows which; repeat it only then",
+            ),
             Error::Task(error) => {
                 let hint = match &error {
                     TaskError::NotFound(_) => {
@@ -100,6 +103,7 @@ impl From<Error> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use landfall_core::id::TaskId;
 
     #[test]
     fn every_trouble_of_the_store_comes_with_advice() {
@@ -114,6 +118,16 @@ mod tests {
             StoreError::Io("x".into()),
         ] {
             let problem = Problem::from(Error::from(error));
+            assert!(problem.hint.is_some(), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_fate_that_nobody_knows_comes_with_advice() {
+        let task = TaskId::parse("00000000-0000-4000-8000-000000000007").unwrap();
+        for (task, said) in [(Some(task), "(task 00000000-"), (None, "is unknown: ")] {
+            let problem = Problem::from(Error::OutcomeUnknown { task, reason: StoreError::Full("x".into()) });
+            assert!(problem.error.contains(said), "{problem}");
             assert!(problem.hint.is_some(), "{problem}");
         }
     }

@@ -16,9 +16,8 @@ use rusqlite::Connection;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{LANDFALL, Ran, Scratch, Server, command, counts, landfall, line, run};
+use support::{LANDFALL, Ran, Scratch, Server, command, counts, is_root, landfall, line, run};
 
 /// A store with one pending change.
 fn store(scratch: &Scratch, name: &str) -> String {
@@ -185,11 +184,6 @@ fn a_locked_store_is_waited_for_and_then_an_error() {
     assert_eq!(counts(&db), [2, 0, 0, 0, 0]);
 }
 
-fn is_root() -> bool {
-    let uid = Command::new("id").arg("-u").output().unwrap();
-    String::from_utf8_lossy(&uid.stdout).trim() == "0"
-}
-
 /// Runs a copy of the binary as a user whom permissions bind.
 fn as_somebody(scratch: &Scratch, args: &[&str]) -> Ran {
     let binary = scratch.path("landfall");
@@ -289,12 +283,12 @@ fn a_full_disk_is_an_error_and_nothing_is_half_stored() {
     let mut unshare = command("unshare");
     unshare.args(if is_root() { vec!["--mount"] } else { vec!["--mount", "--map-root-user"] });
     unshare.args(["sh", "-c", script, "sh", LANDFALL]).arg(&disk).arg(&file);
-    let ran = Ran::from(unshare.output().unwrap());
-    if ran.code == Some(99) || ran.err.contains("unshare failed") || ran.err.contains("unshare: ") {
-        // The test with a limit on the file's size holds everywhere; this one adds the system's own words.
-        eprintln!("NOT RUN: this machine lets nobody mount a small disk: {}", ran.err.trim());
-        return;
-    }
+    let ran = Ran::from(unshare.output().expect("unshare, of util-linux, is needed to mount a small disk"));
+    assert!(
+        ran.code != Some(99) && !ran.err.contains("unshare: "),
+        "this test needs a system on which it may mount a small disk in a namespace of its own: {}",
+        ran.err
+    );
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let codes: Vec<&str> = ran.out.lines().filter(|line| line.starts_with("code")).collect();
     assert_eq!(codes, ["code 1", "code 1", "code 1", "code 0"], "{ran:?}");

@@ -391,6 +391,12 @@ impl Machine {
         self.state.session.is_some()
     }
 
+    /// Whether a session runs whose time is over, or that waits for nothing: when the store refuses the step that would
+    /// end it, nobody should wait for its end.
+    pub fn session_is_overdue(&self, now: Mono) -> bool {
+        self.state.session.as_ref().is_some_and(|session| session.is_over_at(now))
+    }
+
     /// Why nothing is sent at the moment, for people; `None` while the gate is open.
     pub fn gate(&self) -> Option<(FailureKind, &str)> {
         self.state.gate.why()

@@ -568,7 +568,16 @@ impl Driver {
         let waiters = std::mem::take(&mut self.waiters);
         let tx = match self.store.begin() {
             Ok(tx) => tx,
-            Err(_) => return self.waiters = waiters,
+            Err(error) => {
+                for waiter in waiters {
+                    if now < waiter.deadline {
+                        self.waiters.push(waiter);
+                    } else {
+                        drop(waiter.reply.send(Err(error.clone().into())));
+                    }
+                }
+                return;
+            }
         };
         for waiter in waiters {
             match fate(&*tx, waiter.task) {
@@ -583,8 +592,7 @@ impl Driver {
     fn commit(&mut self, mut commands: Vec<Command>) {
         let _commit = self.trace.commit(commands.len());
         if let Err(error) = self.mend() {
-            self.rest();
-            return self.refuse(commands, &error);
+            return self.put_off(commands, &error);
         }
         let mut step = self.machine.step(self.clock.now(), self.clock.entropy());
         let outcomes = match self.store.begin() {
@@ -608,14 +616,20 @@ impl Driver {
             }
             Err(error) => {
                 tracing::warn!(%error, "a step was rolled back");
-                self.rest();
-                self.refuse(commands, &error);
+                self.put_off(commands, &error);
             }
         }
     }
 
-    fn rest(&mut self) {
-        self.rest_until = Some(self.clock.now().mono.after(STORE_RETRY));
+    /// The store refuses: what has time is tried again soon. The end of a session is a step too, so those who wait for one
+    /// whose time is over hear the error instead; what it has under way stays under way.
+    fn put_off(&mut self, commands: Vec<Command>, error: &StoreError) {
+        let now = self.clock.now().mono;
+        self.rest_until = Some(now.after(STORE_RETRY));
+        if self.machine.session_is_overdue(now) {
+            fail_sync(std::mem::take(&mut self.syncing), error);
+        }
+        self.refuse(commands, error);
     }
 
     /// A commit failed: reopens the store, looks whether it landed after all, and tells the truth.

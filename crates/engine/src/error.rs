@@ -35,7 +35,8 @@ pub enum Error {
     /// The disk failed in the middle of a commit and could not be asked afterwards. Repeat the change with
     /// `Change::repeat_of` and this id: whatever the truth was, there will be one task.
     #[error(
-        "the disk failed during the commit; whether the change was stored is unknown (task {task:?}): {reason}"
+        "the disk failed during the commit; whether the change was stored is unknown{}: {reason}",
+        named(.task)
     )]
     OutcomeUnknown {
         /// The task that carries the change, if it was to become one.
@@ -49,6 +50,10 @@ pub enum Error {
     /// The engine was closed, or its thread ended.
     #[error("the engine is closed")]
     Closed,
+}
+
+fn named(task: &Option<TaskId>) -> String {
+    task.as_ref().map(|task| format!(" (task {task})")).unwrap_or_default()
 }
 
 fn waits(waiting_for: &Option<String>) -> String {

@@ -9,6 +9,7 @@ use landfall_core::event::{Event, Origin};
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::EntityKey;
 use landfall_core::machine::{Enqueued, SessionEnd};
+use landfall_core::store::StoreError;
 use landfall_core::store::memory::MemoryStore;
 use landfall_core::value::Fields;
 use landfall_engine::{Engine, Error, Notice};
@@ -348,6 +349,34 @@ fn an_answer_that_the_store_cannot_take_is_taken_later() {
     let report = engine.sync_until_blocking(DRAINED).unwrap();
     assert!(report.is_complete(), "{report:?}");
     assert_eq!(adapter.sent().len(), 1);
+}
+
+#[test]
+fn nobody_waits_for_a_session_that_the_store_does_not_let_end() {
+    for end in [SessionEnd::OnePass, SessionEnd::Drained { within: Duration::from_secs(1) }] {
+        let store = BrokenStore::new(MemoryStore::default());
+        let control = store.control();
+        let refuse = control.clone();
+        let adapter = Scripted::answering(move |call, batch| {
+            if call == 0 {
+                refuse.refuse_begins(usize::MAX);
+            }
+            support::apply(batch)
+        });
+        let engine = Engine::builder(store, adapter.clone()).build_blocking().unwrap();
+        let task = engine.enqueue_blocking(note(1)).unwrap().task.unwrap();
+        let begun = Instant::now();
+        let refused = engine.sync_until_blocking(end);
+        assert!(matches!(refused, Err(Error::Store(StoreError::Busy(_)))), "{end:?}: {refused:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{end:?}: {:?}", begun.elapsed());
+        let waited = engine.wait_acked_blocking(task, Duration::from_millis(300));
+        assert!(matches!(waited, Err(Error::Store(StoreError::Busy(_)))), "{end:?}: {waited:?}");
+
+        // What was heard of the backend was kept, and is told once the store takes it again.
+        control.refuse_begins(0);
+        assert!(engine.sync_until_blocking(DRAINED).unwrap().is_complete());
+        assert_eq!((adapter.sent().len(), adapter.effects()), (1, 1));
+    }
 }
 
 #[test]

@@ -168,6 +168,15 @@ impl Server {
         Self::of(command, db)
     }
 
+    /// `kill -9`, and another one on the same database at the same address.
+    pub(crate) fn kill_and_start_again(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        let mut command = landfall();
+        command.args(["serve", "--json", "--listen", &self.addr.to_string(), "--db"]).arg(&self.db);
+        *self = Self::of(command, self.db.clone());
+    }
+
     /// Likewise, of a command that is ready.
     pub(crate) fn of(mut command: Command, db: PathBuf) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -212,6 +221,12 @@ impl Drop for Server {
 
 pub(crate) fn endpoint(addr: SocketAddr) -> String {
     format!("http://{addr}/sync")
+}
+
+/// Whether permissions do not bind this process.
+pub(crate) fn is_root() -> bool {
+    let uid = Command::new("id").arg("-u").output().unwrap();
+    String::from_utf8_lossy(&uid.stdout).trim() == "0"
 }
 
 /// Sends a signal by name. The workspace has no unsafe code, so the system's own command does it.
@@ -266,7 +281,7 @@ impl Stored {
             effects: number("SELECT count(*) FROM seen WHERE status = 0"),
             tasks: number("SELECT count(DISTINCT task_id) FROM seen WHERE status = 0"),
             others: number("SELECT count(*) FROM seen WHERE status <> 0"),
-            version: number("SELECT max(version) FROM tenants"),
+            version: number("SELECT coalesce(max(version), 0) FROM tenants"),
         }
     }
 

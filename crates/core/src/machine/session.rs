@@ -86,6 +86,12 @@ impl Session {
         self.deadline
     }
 
+    /// Whether its time is over; one pass waits for nothing.
+    pub(super) fn is_over_at(&self, now: Mono) -> bool {
+        let must_end = self.must_end.map(|(_, end)| end);
+        [self.deadline, must_end].into_iter().flatten().min().is_none_or(|end| end <= now)
+    }
+
     pub(super) fn report_mut(&mut self) -> &mut Report {
         &mut self.report
     }
