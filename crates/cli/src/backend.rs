@@ -70,8 +70,8 @@ impl BackendArgs {
         config
     }
 
-    /// The way to the sync endpoint at `endpoint`.
-    pub(crate) fn adapter(&self, endpoint: &str) -> Result<SyncEndpoint, Problem> {
+    /// What says who is asking.
+    fn provider(&self) -> Result<Headers, Problem> {
         let mut headers = self.headers.clone();
         if let Some(name) = &self.token_env {
             let token =
@@ -89,6 +89,17 @@ impl BackendArgs {
         checked_headers(&headers).map_err(|error| {
             Problem::new(error.to_string()).hint("check --header, --token-env and --token-command")
         })?;
+        Ok(headers)
+    }
+
+    /// The headers of this moment that say who is asking.
+    pub(crate) fn credentials(&self) -> Result<Vec<(String, String)>, Problem> {
+        checked_headers(&self.provider()?).map_err(|error| Problem::new(error.to_string()))
+    }
+
+    /// The way to the sync endpoint at `endpoint`.
+    pub(crate) fn adapter(&self, endpoint: &str) -> Result<SyncEndpoint, Problem> {
+        let headers = self.provider()?;
         let mut builder = SyncEndpoint::builder(endpoint).headers(headers);
         if self.allow_insecure_http {
             builder = builder.allow_insecure_http();

@@ -71,7 +71,11 @@ fn lost_reply(room: &Room<'_>) -> Look {
     drop(room.post(&body));
     let after = room.record(&id)?;
     equal(&after["fields"]["a"], &json!(1), "the field after the request whose answer was lost")?;
-    expect(&room.send_one(&room.task(&id, "update", json!({"fields": {"a": 2}})))?, "applied", "another's update")?;
+    expect(
+        &room.send_one(&room.task(&id, "update", json!({"fields": {"a": 2}})))?,
+        "applied",
+        "another's update",
+    )?;
     let between = room.record(&id)?;
     let again = room.verdicts(&body, &tasks)?.remove(0);
     let end = room.record(&id)?;
@@ -103,7 +107,11 @@ fn refusals_remembered(room: &Room<'_>) -> Look {
     let missing = room.id();
     let update = room.task(&missing, "update", json!({"fields": {"a": 7}}));
     expect(&room.send_one(&update)?, "rejected", "an update of what never existed")?;
-    expect(&room.send_one(&room.task(&missing, "create", json!({"fields": {"a": 1}})))?, "applied", "a create")?;
+    expect(
+        &room.send_one(&room.task(&missing, "create", json!({"fields": {"a": 1}})))?,
+        "applied",
+        "a create",
+    )?;
     expect(&room.send_one(&update)?, "rejected", "the repeat of a rejection, when the record is there")?;
     held("a conflict stayed a conflict, a rejection a rejection")
 }
@@ -133,7 +141,11 @@ fn base_version(room: &Room<'_>) -> Look {
     let now = room.send_one(&room.task(&id, "update", json!({"base_version": old, "fields": {"a": 1}})))?;
     expect(&now, "applied", "an update on the current base")?;
     for operation in ["update", "upsert", "replace", "delete"] {
-        let more = if operation == "delete" { json!({"base_version": old}) } else { json!({"base_version": old, "fields": {"a": 5}}) };
+        let more = if operation == "delete" {
+            json!({"base_version": old})
+        } else {
+            json!({"base_version": old, "fields": {"a": 5}})
+        };
         let result = room.send_one(&room.task(&id, operation, more))?;
         expect(&result, "conflict", &format!("{operation} on an outdated base"))?;
         equal(&result["version"], &now["version"], "the version that the conflict shows")?;
@@ -308,7 +320,10 @@ fn exact_values(room: &Room<'_>) -> Look {
         let seen = room.fetch(&id)?.body;
         // A string may be written with or without escapes; a number has one form.
         let plain = value.replace(r"\u0301", "\u{301}");
-        if !seen.contains(&format!("\"a\":{value}")) && !seen.contains(&format!("\"a\":{plain}")) && !seen.contains(&format!("\"a\": {value}")) {
+        if !seen.contains(&format!("\"a\":{value}"))
+            && !seen.contains(&format!("\"a\":{plain}"))
+            && !seen.contains(&format!("\"a\": {value}"))
+        {
             return Err(format!("{value} was sent; the record is {}", cut(&seen)));
         }
     }
@@ -331,7 +346,13 @@ fn groups(room: &Room<'_>) -> Look {
     held("one failed, nothing of the group remained")
 }
 
-fn hello(room: &Room<'_>, client: &str, epoch: u64, server: Option<&str>, task: &Value) -> Result<super::Answer, String> {
+fn hello(
+    room: &Room<'_>,
+    client: &str,
+    epoch: u64,
+    server: Option<&str>,
+    task: &Value,
+) -> Result<super::Answer, String> {
     let mut body = json!({"protocol": 1, "client_id": client, "client_epoch": epoch, "tasks": [task]});
     if let Some(server) = server {
         body["server_id"] = json!(server);
@@ -355,7 +376,11 @@ fn epochs(room: &Room<'_>) -> Look {
     let (client, id) = (fresh(), room.id());
     let (first, _) = room.make(json!({"a": 0}))?;
     hello(room, &client, 5, None, &room.task(&first, "update", json!({"fields": {"a": 1}})))?;
-    refused(&hello(room, &client, 4, None, &room.task(&id, "upsert", json!({"fields": {"a": 1}})))?, 409, "client_superseded")?;
+    refused(
+        &hello(room, &client, 4, None, &room.task(&id, "upsert", json!({"fields": {"a": 1}})))?,
+        409,
+        "client_superseded",
+    )?;
     refused(&room.fetch(&id)?, 404, "not_found")?;
     held("epoch 4 after 5 was refused")
 }
@@ -368,7 +393,8 @@ fn other_protocol(room: &Room<'_>) -> Look {
 
 fn unknown_members(room: &Room<'_>) -> Look {
     let task = room.task(&room.id(), "create", json!({"fields": {"a": 1}, "from_the_future": {"x": [1]}}));
-    let mut body: Value = serde_json::from_str(&room.request(std::slice::from_ref(&task))).unwrap_or_default();
+    let mut body: Value =
+        serde_json::from_str(&room.request(std::slice::from_ref(&task))).unwrap_or_default();
     body["also_new"] = json!(true);
     let result = room.verdicts(&body.to_string(), &[task])?.remove(0);
     expect(&result, "applied", "a task with a member that nobody knows")?;
@@ -388,7 +414,8 @@ fn too_large(room: &Room<'_>) -> Look {
     /// Ten times what the reference server takes.
     const TASKS: usize = 10_000;
     let (id, _) = room.make(json!({"a": 0}))?;
-    let tasks: Vec<_> = (0..TASKS).map(|a| room.task(&id, "update", json!({"fields": {"a": a + 1}}))).collect();
+    let tasks: Vec<_> =
+        (0..TASKS).map(|a| room.task(&id, "update", json!({"fields": {"a": a + 1}}))).collect();
     let answer = room.post(&room.request(&tasks))?;
     if answer.status == 200 {
         let answer = parsed(&answer)?;

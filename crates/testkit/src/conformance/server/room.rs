@@ -169,7 +169,11 @@ pub(super) fn version(result: &Value) -> Result<String, String> {
 /// A request that must be refused as a whole.
 pub(super) fn refused(answer: &Answer, status: u16, code: &str) -> Result<(), String> {
     if answer.status != status {
-        return Err(format!("must be answered {status} `{code}`, was {}: {}", answer.status, cut(&answer.body)));
+        return Err(format!(
+            "must be answered {status} `{code}`, was {}: {}",
+            answer.status,
+            cut(&answer.body)
+        ));
     }
     equal(&parsed(answer)?["code"], &json!(code), "the problem's code")
 }
