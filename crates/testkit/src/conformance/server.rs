@@ -8,7 +8,20 @@ mod checks;
 mod room;
 
 pub use checks::CHECKS;
-pub use room::Room;
+
+use room::Room;
+use std::fmt;
+
+/// On whose behalf a request is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Who {
+    /// Ours, with the credentials that were given.
+    Us,
+    /// Nobody's: without credentials.
+    Nobody,
+    /// Somebody's whom the server cannot know: with a bearer token that was just made up.
+    Stranger,
+}
 
 /// One request, as the suite wants it sent.
 #[derive(Clone, Debug)]
@@ -19,8 +32,8 @@ pub struct Ask {
     pub path: String,
     /// The body, which is `application/json`.
     pub body: Option<String>,
-    /// Whether to say who is asking.
-    pub with_credentials: bool,
+    /// Who asks.
+    pub who: Who,
 }
 
 /// What came back.
@@ -34,13 +47,29 @@ pub struct Answer {
     pub body: String,
 }
 
-/// The way to the server. Must send each request exactly once, and must not follow redirects.
+/// When a connection is cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// Once the server has begun to answer, before anybody reads it: it has done its work.
+    WhenAnswered,
+    /// Once the last byte of the request has left: whether the server does its work is open.
+    AtOnce,
+}
+
+/// The way to the server. Must send each request exactly once (but for one that was refused with 429), and must not
+/// follow redirects.
 pub trait Way: Sync {
     /// Sends a request and reads the whole answer.
     ///
     /// # Errors
     /// Why there is no whole answer, in words.
     fn ask(&self, ask: &Ask) -> Result<Answer, String>;
+
+    /// Sends a whole request and cuts the connection; `false` when this way cannot cut there.
+    ///
+    /// # Errors
+    /// Why the request could not be sent, or why there was no answer to cut off.
+    fn cut(&self, ask: &Ask, when: Cut) -> Result<bool, String>;
 
     /// Whether there are credentials to leave out; without, whether the server asks for any is not checked.
     fn has_credentials(&self) -> bool {
@@ -58,6 +87,7 @@ pub enum Level {
 }
 
 /// A rule and how to look at it.
+#[derive(Debug)]
 pub struct Check {
     /// Its name, for `--only`.
     pub name: &'static str,
@@ -83,6 +113,7 @@ pub enum Seen {
 }
 
 /// A check and its end.
+#[derive(Debug)]
 pub struct Finding {
     /// Which.
     pub check: &'static Check,
@@ -97,34 +128,81 @@ impl Finding {
     }
 }
 
+/// Why a run was over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Every wanted check was looked at.
+    Whole,
+    /// Somebody asked to stop.
+    Stopped,
+    /// During the check of this name the server went out of reach, and why.
+    Lost(&'static str, String),
+}
+
 /// How a run ended.
+#[derive(Debug)]
 pub struct Outcome {
-    /// One per check that ran, in order.
+    /// One per check that came to an end, in order.
     pub findings: Vec<Finding>,
     /// Records that were made and deleted.
     pub cleaned: usize,
-    /// Records (ids) that could not be deleted.
+    /// Records (ids) that may be there still.
     pub left: Vec<String>,
+    /// Whether all was looked at.
+    pub end: End,
+}
+
+/// What to check.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The type of the records that are made.
+    pub entity_type: &'a str,
+    /// Which checks.
+    pub checks: &'a dyn Fn(&Check) -> bool,
+    /// Whether to stop now; asked before each request. What was made is deleted all the same.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl fmt::Debug for Wanted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wanted").field("entity_type", &self.entity_type).finish_non_exhaustive()
+    }
 }
 
 /// Runs the checks that are wanted, telling `progress` of each, and deletes the records that they made.
 ///
 /// # Errors
-/// When the server cannot be reached at all; nothing was sent then but one reading of the feed.
+/// When nothing at this address is read as a change feed; nothing was sent then but one reading of it.
 pub fn run(
     way: &dyn Way,
-    entity_type: &str,
-    wanted: &dyn Fn(&Check) -> bool,
+    wanted: &Wanted<'_>,
     progress: &mut dyn FnMut(&Finding),
 ) -> Result<Outcome, String> {
-    let room = Room::new(way, entity_type);
-    room.get("/changes?limit=1")?;
+    let room = Room::new(way, wanted.entity_type, wanted.stop);
+    checks::begin(&room)?;
     let mut findings = Vec::new();
-    for check in CHECKS.iter().filter(|check| wanted(check)) {
-        let finding = Finding { check, seen: (check.look)(&room) };
+    let mut end = End::Whole;
+    for check in CHECKS.iter().filter(|check| (wanted.checks)(check)) {
+        if (wanted.stop)() {
+            end = End::Stopped;
+            break;
+        }
+        let seen = (check.look)(&room);
+        if seen.is_err() && (wanted.stop)() {
+            end = End::Stopped;
+            break;
+        }
+        // A server that is gone keeps no rule and breaks none.
+        if seen.is_err() {
+            if let Err(why) = room.get("/changes?limit=1") {
+                end = End::Lost(check.name, why);
+                break;
+            }
+        }
+        let finding = Finding { check, seen };
         progress(&finding);
         findings.push(finding);
     }
-    let (cleaned, left) = room.clean();
-    Ok(Outcome { findings, cleaned, left })
+    let (cleaned, left) = if matches!(end, End::Lost(..)) { (0, room.left()) } else { room.clean() };
+    Ok(Outcome { findings, cleaned, left, end })
 }

@@ -1,15 +1,26 @@
 //! What the checks share: a server, random names, short ways to ask, and a list of what was made.
 
-use super::{Answer, Ask, Way};
+use super::{Answer, Ask, Cut, Way, Who};
 use serde_json::{Value, json};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// How often a single task is sent again that was answered `retry`.
+const RETRIES: usize = 20;
+/// The wait between, when the server names none or a longer one.
+const RETRY_WAIT: Duration = Duration::from_millis(100);
 
 /// The server under test and what was made there.
-pub struct Room<'a> {
+pub(super) struct Room<'a> {
     pub(super) way: &'a dyn Way,
     pub(super) entity_type: &'a str,
+    stop: &'a (dyn Fn() -> bool + Sync),
+    /// What was made is deleted also after a stop.
+    cleaning: AtomicBool,
     made: Mutex<Vec<String>>,
 }
 
@@ -20,8 +31,8 @@ pub(super) fn fresh() -> String {
 }
 
 impl<'a> Room<'a> {
-    pub(super) fn new(way: &'a dyn Way, entity_type: &'a str) -> Self {
-        Self { way, entity_type, made: Mutex::default() }
+    pub(super) fn new(way: &'a dyn Way, entity_type: &'a str, stop: &'a (dyn Fn() -> bool + Sync)) -> Self {
+        Self { way, entity_type, stop, cleaning: AtomicBool::new(false), made: Mutex::default() }
     }
 
     /// A new id, deleted at the end.
@@ -30,8 +41,11 @@ impl<'a> Room<'a> {
     }
 
     /// An id that is deleted at the end.
-    pub(super) fn owned(&self, id: String) -> String {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(id.clone());
+    fn owned(&self, id: String) -> String {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if !made.contains(&id) {
+            made.push(id.clone());
+        }
         id
     }
 
@@ -51,11 +65,11 @@ impl<'a> Room<'a> {
     }
 
     pub(super) fn post(&self, body: &str) -> Result<Answer, String> {
-        self.ask("POST", "", Some(body.to_owned()), true)
+        self.ask("POST", "", Some(body.to_owned()), Who::Us)
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Answer, String> {
-        self.ask("GET", path, None, true)
+        self.ask("GET", path, None, Who::Us)
     }
 
     pub(super) fn ask(
@@ -63,13 +77,28 @@ impl<'a> Room<'a> {
         method: &'static str,
         path: &str,
         body: Option<String>,
-        with_credentials: bool,
+        who: Who,
     ) -> Result<Answer, String> {
-        let ask = Ask { method, path: path.to_owned(), body, with_credentials };
-        self.way.ask(&ask).map_err(|why| format!("no whole answer to {method} {path:?}: {why}"))
+        self.go_on()?;
+        let ask = Ask { method, path: path.to_owned(), body, who };
+        self.way.ask(&ask).map_err(|why| format!("no whole answer to {}: {why}", named(&ask)))
     }
 
-    /// The verdicts on a request's tasks, in the order of `keys`.
+    /// Sends a push and cuts the connection; `false` when the way cannot.
+    pub(super) fn cut(&self, body: &str, when: Cut) -> Result<bool, String> {
+        self.go_on()?;
+        let ask = Ask { method: "POST", path: String::new(), body: Some(body.to_owned()), who: Who::Us };
+        self.way.cut(&ask, when).map_err(|why| format!("{}: {why}", named(&ask)))
+    }
+
+    fn go_on(&self) -> Result<(), String> {
+        if (self.stop)() && !self.cleaning.load(Ordering::Relaxed) {
+            return Err("stopped".into());
+        }
+        Ok(())
+    }
+
+    /// The verdicts on a request's tasks, in the order of `tasks`.
     pub(super) fn verdicts(&self, body: &str, tasks: &[Value]) -> Result<Vec<Value>, String> {
         let answer = self.post(body)?;
         if answer.status != 200 {
@@ -77,6 +106,9 @@ impl<'a> Room<'a> {
         }
         let answer = parsed(&answer)?;
         let results = answer["results"].as_array().ok_or("the answer to a push has no `results`")?;
+        for other in results.iter().filter_map(|result| result["entity_id"].as_str()) {
+            self.owned(other.to_owned());
+        }
         tasks
             .iter()
             .map(|task| {
@@ -95,9 +127,22 @@ impl<'a> Room<'a> {
         self.verdicts(&self.request(tasks), tasks)
     }
 
-    /// Sends one task, as a new client.
+    /// Sends one task, as a new client, and again while it is answered `retry`.
     pub(super) fn send_one(&self, task: &Value) -> Result<Value, String> {
-        Ok(self.send(std::slice::from_ref(task))?.remove(0))
+        self.settled(&self.request(std::slice::from_ref(task)), task)
+    }
+
+    /// Likewise a request that is written already, byte for byte.
+    pub(super) fn settled(&self, body: &str, task: &Value) -> Result<Value, String> {
+        for _ in 0..RETRIES {
+            let result = self.verdicts(body, std::slice::from_ref(task))?.remove(0);
+            if result["status"] != "retry" {
+                return Ok(result);
+            }
+            let wait = result["retry_after_ms"].as_u64().map_or(RETRY_WAIT, Duration::from_millis);
+            thread::sleep(wait.min(RETRY_WAIT));
+        }
+        Err(format!("a task alone was answered `retry` {RETRIES} times"))
     }
 
     /// A new record with these fields; its id and version.
@@ -105,11 +150,7 @@ impl<'a> Room<'a> {
         let id = self.id();
         let result = self.send_one(&self.task(&id, "create", json!({"fields": fields})))?;
         expect(&result, "applied", "a create of a new record")?;
-        let id = match result["entity_id"].as_str() {
-            Some(other) => self.owned(other.to_owned()),
-            None => id,
-        };
-        Ok((id, version(&result)?))
+        Ok((stored_as(&result, &id), version(&result)?))
     }
 
     /// The entity route's answer.
@@ -126,21 +167,32 @@ impl<'a> Room<'a> {
         parsed(&answer)
     }
 
-    /// Deletes what was made: how many are gone, and which are not.
+    /// The ids of what may be there still.
+    pub(super) fn left(&self) -> Vec<String> {
+        std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Deletes what was made: how many are gone, and which may be there still.
     pub(super) fn clean(&self) -> (usize, Vec<String>) {
-        let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        self.cleaning.store(true, Ordering::Relaxed);
         let (mut cleaned, mut left) = (0, Vec::new());
-        for id in made {
-            match self.fetch(&id) {
-                Ok(answer) if answer.status == 404 => continue,
-                Ok(answer) if parsed(&answer).is_ok_and(|record| record["deleted"] == true) => {
-                    cleaned += 1;
-                    continue;
-                }
-                _ => {}
+        let mut is_lost = false;
+        for id in self.left() {
+            if is_lost {
+                left.push(id);
+                continue;
             }
-            let gone = self.send_one(&self.task(&id, "delete", json!({})));
-            if gone.is_ok_and(|result| result["status"] == "applied") {
+            let there = match self.fetch(&id) {
+                Ok(answer) if answer.status == 404 => continue,
+                Ok(answer) => !parsed(&answer).is_ok_and(|record| record["deleted"] == true),
+                // Waiting for each of a hundred answers that do not come would take an hour.
+                Err(_) => {
+                    is_lost = true;
+                    true
+                }
+            };
+            let gone = || self.send_one(&self.task(&id, "delete", json!({})));
+            if !there || (!is_lost && gone().is_ok_and(|result| result["status"] == "applied")) {
                 cleaned += 1;
             } else {
                 left.push(id);
@@ -148,6 +200,29 @@ impl<'a> Room<'a> {
         }
         (cleaned, left)
     }
+}
+
+fn named(ask: &Ask) -> String {
+    if ask.path.is_empty() {
+        format!("the {} of a push", ask.method)
+    } else {
+        format!("{} {}", ask.method, ask.path)
+    }
+}
+
+/// The id under which a record was stored: the server may give its own.
+pub(super) fn stored_as(result: &Value, id: &str) -> String {
+    result["entity_id"].as_str().unwrap_or(id).to_owned()
+}
+
+/// Of what the suite stores, exactly this must be in `fields`; a server may add fields of its own.
+pub(super) fn fields(record: &Value, wanted: Value, what: &str) -> Result<(), String> {
+    for name in ["a", "b", "c"] {
+        if record["fields"].get(name) != wanted.get(name) {
+            return Err(format!("{what} must have the fields {wanted}, was {}", cut(&record.to_string())));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn parsed(answer: &Answer) -> Result<Value, String> {
