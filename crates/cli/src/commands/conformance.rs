@@ -1,35 +1,49 @@
 //! `landfall conformance`: does a server keep the rules of protocol v1?
 //!
-//! The checks are `landfall_testkit::conformance::server`; here are the way over HTTP, the arguments and the words.
-//! Tests: `tests/conformance.rs`.
+//! The checks are `landfall_testkit::conformance::server`, the way over HTTP is [`way`]; here are the arguments and the
+//! words. Tests: `tests/conformance.rs`.
 
-use crate::backend::BackendArgs;
+mod way;
+
+use crate::backend::CallArgs;
 use crate::exit::{self, Exit};
-use crate::output::{Output, many};
+use crate::output::{HINT, Output, many};
 use crate::problem::Problem;
+use crate::stop::Stop;
 use crate::table::visible;
-use landfall_adapters::http::{HttpRequest, Method, UreqTransport};
 use landfall_testkit::conformance::server::{
-    Answer, Ask, CHECKS, Check, Finding, Level, Seen, Way, run as check,
+    CHECKS, Check, End, Finding, Level, Outcome, Seen, Wanted, run as check,
 };
-use serde_json::json;
-use std::time::Duration;
+use serde_json::{Value, json};
+use way::Http;
+
+/// Where the rules are written.
+const RULES: &str = "docs/writing-a-backend.md";
+/// Where a result begins in a line, behind the word and the longest name.
+const INDENT: usize = 28;
 
 const EXAMPLES: &str = "  landfall conformance http://127.0.0.1:8787/sync
   landfall conformance https://api.example.com/sync --token-env API_TOKEN --entity-type note
   landfall conformance http://127.0.0.1:8787/sync --only lost_reply,feed_whole --json
-  landfall conformance --list";
+  landfall conformance --list
+
+  Against the reference server:
+  landfall serve --db test.db &
+  landfall conformance http://127.0.0.1:8787/sync";
 
 const TABLE: &str = "\
 Exit codes:
-  0  every must-rule that was checked holds
-  1  some must-rule is broken (or wrong usage)
-  2  the server could not be reached, or the checks could not begin";
+  0  every MUST that was looked at holds
+  1  a MUST is broken; or wrong usage, or a local error
+  2  nothing at this address is read as a sync endpoint, it went out of reach, or Ctrl-C came first";
 
 /// Check whether a server keeps the rules of the sync protocol.
 ///
-/// Writes records with random ids into the server, breaks off, repeats and contradicts itself on purpose, and deletes the records at the
-/// end; their tombstones and keys stay. Point it at a test server. The records have number and text fields named a, b and c.
+/// It makes records with random ids, breaks connections off, repeats and contradicts itself on purpose, and deletes the
+/// records at the end; their tombstones and keys stay. So point it at a test server, not at the one that people use. The records
+/// have the fields a, b and c with numbers and texts; name a type that may have them with --entity-type.
+///
+/// A MUST keeps clients from losing, doubling or mixing up changes. The rules are explained in docs/writing-a-backend.md.
 #[derive(Debug, clap::Args)]
 #[command(after_help = exit::help(EXAMPLES, TABLE))]
 pub(crate) struct Args {
@@ -46,39 +60,7 @@ pub(crate) struct Args {
     #[arg(long)]
     list: bool,
     #[command(flatten)]
-    backend: BackendArgs,
-}
-
-/// Over HTTP, one request at a time per thread.
-struct Http {
-    transport: UreqTransport,
-    endpoint: String,
-    credentials: Vec<(String, String)>,
-    timeout: Duration,
-}
-
-impl Way for Http {
-    fn ask(&self, ask: &Ask) -> Result<Answer, String> {
-        let method = if ask.method == "POST" { Method::Post } else { Method::Get };
-        let mut request = HttpRequest::new(method, format!("{}{}", self.endpoint, ask.path), self.timeout);
-        if ask.with_credentials {
-            request.headers.extend(self.credentials.iter().cloned());
-        }
-        if let Some(body) = &ask.body {
-            request = request.body("application/json", body.clone().into_bytes());
-        }
-        let answer = self.transport.send_blocking(&request).map_err(|error| error.to_string())?;
-        let content_type = answer.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-        Ok(Answer {
-            status: answer.status,
-            content_type: content_type.map(|(_, value)| value.clone()).unwrap_or_default(),
-            body: String::from_utf8_lossy(&answer.body).into_owned(),
-        })
-    }
-
-    fn has_credentials(&self) -> bool {
-        !self.credentials.is_empty()
-    }
+    call: CallArgs,
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
@@ -86,85 +68,149 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Problem> {
         return Err(Problem::new(format!("there is no check {name:?}"))
             .hint("`landfall conformance --list` names them"));
     }
-    let wanted = |check: &Check| args.only.is_empty() || args.only.iter().any(|name| name == check.name);
-    if args.list {
-        for check in CHECKS.iter().filter(|check| wanted(check)) {
-            if output.is_json() {
-                output.json(&json!({"name": check.name, "level": level(check), "rule": check.rule, "written": check.written}))?;
-            } else {
-                output.line(format_args!("{:<20} {:<6} {}", check.name, level(check), check.rule))?;
-            }
-        }
-        return Ok(Exit::Done);
+    if args.entity_type.is_empty() {
+        return Err(Problem::new("the type of records is empty").hint("name one with --entity-type"));
     }
-    let endpoint = args.endpoint.as_deref().unwrap_or_default();
-    // Judged as for `landfall sync`: no plain http to other machines, no token in the address.
-    args.backend.adapter(endpoint)?;
-    let way = Http {
-        transport: UreqTransport::new(),
-        endpoint: endpoint.trim_end_matches('/').to_owned(),
-        credentials: args.backend.credentials()?,
-        timeout: args.backend.config().push.call_timeout,
+    let checks = |check: &Check| args.only.is_empty() || args.only.iter().any(|name| name == check.name);
+    let Some(endpoint) = args.endpoint.as_deref().filter(|_| !args.list) else {
+        return list(&checks, output);
     };
+    let (endpoint, headers) = args.call.endpoint(endpoint)?;
+    let stop = Stop::listen(|| ())?;
+    let way = Http::new(endpoint.clone(), headers, args.call.timeout(), stop.clone());
+    let wanted = Wanted { entity_type: &args.entity_type, checks: &checks, stop: &|| stop.is_asked() };
     let mut failed = None;
-    let outcome = check(&way, &args.entity_type, &wanted, &mut |finding| {
-        failed = failed.take().or(show(finding, output).err());
+    let outcome = check(&way, &wanted, &mut |finding| {
+        if !output.is_json() {
+            failed = failed.take().or(show(finding, output).err());
+        }
     });
     if let Some(problem) = failed {
         return Err(problem);
     }
     let outcome = match outcome {
         Ok(outcome) => outcome,
+        Err(_) if stop.is_asked() => {
+            output.problem(&Problem::new("stopped before anything was checked"));
+            return Ok(Exit::WorkLeft);
+        }
         Err(why) => {
-            output.problem(&Problem::new(why).hint("is the server running, and is the address right?"));
+            let hint =
+                "is the server running, is this its sync endpoint, and does it take these credentials?";
+            output.problem(&Problem::new(why).hint(hint));
             return Ok(Exit::WorkLeft);
         }
     };
-    let broken = outcome.findings.iter().filter(|finding| finding.is_broken_must()).count();
-    let ran = outcome.findings.len();
     if output.is_json() {
-        output.json(
-            &json!({"checks": ran, "broken": broken, "deleted": outcome.cleaned, "left": outcome.left}),
-        )?;
+        output.json(&report(&endpoint.url(), &args.entity_type, &outcome))?;
     } else {
-        output.line(format_args!(
-            "{}, {} broken; {} deleted",
-            many(ran as u64, "check"),
-            many(broken as u64, "must-rule"),
-            many(outcome.cleaned as u64, "record")
-        ))?;
-        for id in &outcome.left {
-            output.line(format_args!("not deleted: {} {}", visible(&args.entity_type), visible(id)))?;
-        }
+        summary(&args.entity_type, &outcome, output)?;
     }
-    Ok(if broken == 0 { Exit::Done } else { Exit::Failed })
+    Ok(match outcome.end {
+        End::Whole if broken(&outcome, Level::Must) > 0 => Exit::Failed,
+        End::Whole => Exit::Done,
+        End::Stopped | End::Lost(..) => Exit::WorkLeft,
+    })
 }
 
-fn level(check: &Check) -> &'static str {
-    match check.level {
+fn list(wanted: &dyn Fn(&Check) -> bool, output: &Output) -> Result<Exit, Problem> {
+    let checks = CHECKS.iter().filter(|check| wanted(check));
+    if output.is_json() {
+        let checks: Vec<Value> = checks.map(described).collect();
+        output.json(&json!({"checks": checks}))?;
+    } else {
+        for check in checks {
+            output.line(format_args!("{:<6} {:<20} {}", level(check.level), check.name, check.rule))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
         Level::Must => "MUST",
         Level::Should => "SHOULD",
     }
 }
 
-fn show(finding: &Finding, output: &Output) -> Result<(), Problem> {
-    let check = finding.check;
-    let (word, text) = match &finding.seen {
+fn broken(outcome: &Outcome, level: Level) -> usize {
+    outcome.findings.iter().filter(|finding| finding.seen.is_err() && finding.check.level == level).count()
+}
+
+fn skipped(outcome: &Outcome) -> usize {
+    outcome.findings.iter().filter(|finding| matches!(finding.seen, Ok(Seen::Skipped(_)))).count()
+}
+
+/// How a check ended, in a word for people, and what was seen.
+fn result(finding: &Finding) -> (&'static str, &str) {
+    match &finding.seen {
         Ok(Seen::Held(text)) => ("ok", text),
         Ok(Seen::Skipped(text)) => ("skip", text),
-        Err(text) => ("BROKEN", text),
-    };
-    if output.is_json() {
-        return output.json(&json!({
-            "name": check.name, "level": level(check), "result": word.to_lowercase(), "seen": text,
-            "rule": check.rule, "written": check.written, "mend": check.mend,
-        }));
+        Err(text) if finding.is_broken_must() => ("BROKEN", text),
+        Err(text) => ("weak", text),
     }
+}
+
+fn show(finding: &Finding, output: &Output) -> Result<(), Problem> {
+    let check = finding.check;
+    let (word, text) = result(finding);
     output.line(format_args!("{word:<6} {:<20} {}", check.name, visible(text)))?;
     if finding.seen.is_err() {
-        output.line(format_args!("       {}: {}", level(check), check.rule))?;
-        output.line(format_args!("       written in docs/writing-a-backend.md, \"{}\"", check.written))?;
-        output.line(format_args!("       {}", check.mend))?;
+        output.line(format_args!("{:INDENT$}{}: {}", "", level(check.level), check.rule))?;
+        output.line(format_args!("{:INDENT$}written in {RULES}, section {:?}", "", check.written))?;
+        output.line(format_args!("{:INDENT$}{HINT}hint:{HINT:#} {}", "", check.mend))?;
     }
     Ok(())
+}
+
+fn summary(entity_type: &str, outcome: &Outcome, output: &Output) -> Result<(), Problem> {
+    let broken_should = broken(outcome, Level::Should);
+    let (weak, skipped) = (format!(", {broken_should} SHOULD"), format!(", {} skipped", skipped(outcome)));
+    output.line(format_args!(
+        "{}: {} MUST broken{}{}; {} deleted again",
+        many(outcome.findings.len() as u64, "check"),
+        broken(outcome, Level::Must),
+        if broken_should > 0 { weak.as_str() } else { "" },
+        if skipped == ", 0 skipped" { "" } else { skipped.as_str() },
+        many(outcome.cleaned as u64, "record")
+    ))?;
+    for id in &outcome.left {
+        output.line(format_args!("perhaps still there: {} {}", visible(entity_type), visible(id)))?;
+    }
+    let missing = CHECKS.len() - outcome.findings.len();
+    match &outcome.end {
+        End::Whole => {}
+        End::Stopped => output.note(format_args!("stopped; {missing} of {} checks not done", CHECKS.len())),
+        End::Lost(name, why) => output.problem(
+            &Problem::new(format!("the server went out of reach during `{name}`: {why}"))
+                .hint(format!("if it crashed, that check made it: `--only {name}` tries again")),
+        ),
+    }
+    Ok(())
+}
+
+fn described(check: &Check) -> Value {
+    let written = format!("{RULES}, section {:?}", check.written);
+    json!({"name": check.name, "level": level(check.level), "rule": check.rule, "written": written, "mend": check.mend})
+}
+
+fn report(endpoint: &str, entity_type: &str, outcome: &Outcome) -> Value {
+    let checks = outcome.findings.iter().map(|finding| {
+        let mut told = described(finding.check);
+        let (word, text) = result(finding);
+        told["result"] = json!(if finding.seen.is_err() { "broken" } else { word });
+        told["seen"] = json!(text);
+        told
+    });
+    let (ended, lost) = match &outcome.end {
+        End::Whole => ("whole", None),
+        End::Stopped => ("stopped", None),
+        End::Lost(name, why) => ("lost", Some(json!({"check": name, "why": why}))),
+    };
+    json!({
+        "endpoint": endpoint, "entity_type": entity_type, "checks": checks.collect::<Vec<_>>(),
+        "broken_must": broken(outcome, Level::Must), "broken_should": broken(outcome, Level::Should),
+        "skipped": skipped(outcome), "deleted": outcome.cleaned, "left": outcome.left,
+        "ended": ended, "lost": lost,
+    })
 }
