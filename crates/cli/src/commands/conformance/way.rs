@@ -6,9 +6,7 @@
 
 use crate::stop::Stop;
 use landfall_adapters::http::url::Endpoint;
-use landfall_adapters::http::{
-    HttpRequest, HttpTransport as _, Method, TransportErrorKind, UreqTransport, parse_retry_after,
-};
+use landfall_adapters::http::{HttpRequest, Method, TransportErrorKind, UreqTransport, parse_retry_after};
 use landfall_testkit::conformance::server::{Answer, Ask, Cut, Way, Who};
 use std::io::{self, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
