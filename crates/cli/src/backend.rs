@@ -28,7 +28,8 @@ pub(crate) struct CallArgs {
     /// Send the bearer token that is in this environment variable.
     #[arg(long, value_name = "VAR", conflicts_with = "token_command")]
     token_env: Option<String>,
-    /// Send the bearer token that this command prints; it is run again, once, when the backend refuses the token.
+    /// Send the bearer token that this command prints; while syncing it is run again, once, when the backend refuses
+    /// the token.
     #[arg(long, value_name = "COMMAND")]
     token_command: Option<String>,
     /// Send a header with every request, such as 'X-Api-Key: …'; may be repeated.
