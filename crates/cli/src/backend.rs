@@ -6,6 +6,7 @@ use crate::duration;
 use crate::problem::Problem;
 use landfall_adapters::SyncEndpoint;
 use landfall_adapters::http::auth::{HeadersError, HeadersProvider, checked_headers};
+use landfall_adapters::http::url::Endpoint;
 use landfall_adapters::sync_endpoint::EndpointError;
 use landfall_core::config::Config;
 use std::io::Read as _;
@@ -21,30 +22,38 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Bytes that a token may have: four times what servers take as a header.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 
-/// How the backend is spoken to.
+/// Who asks, and how long a call may take.
 #[derive(Debug, clap::Args)]
-pub(crate) struct BackendArgs {
+pub(crate) struct CallArgs {
     /// Send the bearer token that is in this environment variable.
     #[arg(long, value_name = "VAR", conflicts_with = "token_command")]
     token_env: Option<String>,
-    /// Send the bearer token that this command prints; it is run again, once, when the backend refuses the token.
+    /// Send the bearer token that this command prints; while syncing it is run again, once, when the backend refuses
+    /// the token.
     #[arg(long, value_name = "COMMAND")]
     token_command: Option<String>,
     /// Send a header with every request, such as 'X-Api-Key: …'; may be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
-    /// Most tasks in one request.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    batch: Option<u32>,
     /// How long one request may take.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
     timeout: Duration,
-    /// Longest wait between two tries.
-    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration::parse)]
-    retry_cap: Duration,
     /// Allow http:// to another machine: everybody on the way can read along.
     #[arg(long)]
     allow_insecure_http: bool,
+}
+
+/// How the backend is spoken to.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BackendArgs {
+    #[command(flatten)]
+    call: CallArgs,
+    /// Most tasks in one request.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    batch: Option<u32>,
+    /// Longest wait between two tries.
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration::parse)]
+    retry_cap: Duration,
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -63,7 +72,7 @@ impl BackendArgs {
         if let Some(batch) = self.batch {
             config.push.batch_tasks = usize::try_from(batch).unwrap_or(usize::MAX);
         }
-        config.push.call_timeout = self.timeout.max(Duration::from_millis(1));
+        config.push.call_timeout = self.call.timeout();
         config.pull.call_timeout = config.push.call_timeout;
         config.retry.cap = self.retry_cap.max(Duration::from_millis(1));
         config.retry.base = config.retry.base.min(config.retry.cap);
@@ -72,6 +81,26 @@ impl BackendArgs {
 
     /// The way to the sync endpoint at `endpoint`.
     pub(crate) fn adapter(&self, endpoint: &str) -> Result<SyncEndpoint, Problem> {
+        let headers = self.call.provider()?;
+        let mut builder = SyncEndpoint::builder(endpoint).headers(headers);
+        if self.call.allow_insecure_http {
+            builder = builder.allow_insecure_http();
+        }
+        if let Some(batch) = self.batch {
+            builder = builder.batch_tasks(usize::try_from(batch).unwrap_or(usize::MAX));
+        }
+        builder.build().map_err(refused)
+    }
+}
+
+impl CallArgs {
+    /// How long one request may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout.max(Duration::from_millis(1))
+    }
+
+    /// What says who is asking.
+    fn provider(&self) -> Result<Headers, Problem> {
         let mut headers = self.headers.clone();
         if let Some(name) = &self.token_env {
             let token =
@@ -89,30 +118,31 @@ impl BackendArgs {
         checked_headers(&headers).map_err(|error| {
             Problem::new(error.to_string()).hint("check --header, --token-env and --token-command")
         })?;
-        let mut builder = SyncEndpoint::builder(endpoint).headers(headers);
-        if self.allow_insecure_http {
-            builder = builder.allow_insecure_http();
+        Ok(headers)
+    }
+
+    /// The checked address, and the headers of this moment that say who is asking.
+    pub(crate) fn endpoint(&self, endpoint: &str) -> Result<(Endpoint, Vec<(String, String)>), Problem> {
+        let endpoint = Endpoint::parse(endpoint, self.allow_insecure_http).map_err(refused)?;
+        let headers = checked_headers(&self.provider()?).map_err(|error| Problem::new(error.to_string()))?;
+        Ok((endpoint, headers))
+    }
+}
+
+/// Why an address is no endpoint, and what to do.
+fn refused(error: EndpointError) -> Problem {
+    let problem = Problem::new(error.to_string());
+    match error {
+        EndpointError::Insecure => {
+            problem.hint("use https://, or add --allow-insecure-http on a network you trust")
         }
-        if let Some(batch) = self.batch {
-            builder = builder.batch_tasks(usize::try_from(batch).unwrap_or(usize::MAX));
-        }
-        builder.build().map_err(|error| {
-            let problem = Problem::new(error.to_string());
-            match error {
-                EndpointError::Insecure => {
-                    problem.hint("use https://, or add --allow-insecure-http on a network you trust")
-                }
-                EndpointError::Credentials => problem.hint("use --token-env or --header"),
-                EndpointError::QueryOrFragment
-                | EndpointError::Scheme
-                | EndpointError::Host
-                | EndpointError::Port
-                | EndpointError::Path
-                | EndpointError::NoTransport => {
-                    problem.hint("an endpoint looks like https://api.example.com/sync")
-                }
-            }
-        })
+        EndpointError::Credentials => problem.hint("use --token-env or --header"),
+        EndpointError::QueryOrFragment
+        | EndpointError::Scheme
+        | EndpointError::Host
+        | EndpointError::Port
+        | EndpointError::Path
+        | EndpointError::NoTransport => problem.hint("an endpoint looks like https://api.example.com/sync"),
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod agent;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod conflicts;
+pub(crate) mod conformance;
 pub(crate) mod dead;
 pub(crate) mod enqueue;
 pub(crate) mod explain;

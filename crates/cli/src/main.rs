@@ -75,6 +75,7 @@ enum Command {
     Logout(commands::logout::Args),
     Serve(commands::serve::Args),
     Demo(demo::DemoArgs),
+    Conformance(commands::conformance::Args),
     Completions(commands::completions::Args),
 }
 
@@ -88,7 +89,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("Records", &["get", "list", "conflicts"]),
     ("Moving and saving work", &["export", "import", "rescue", "outbox"]),
     ("Accounts", &["accounts", "logout"]),
-    ("Other", &["serve", "demo", "completions"]),
+    ("Other", &["serve", "conformance", "demo", "completions"]),
 ];
 
 /// All arguments, with the commands of `--help` under headings.
@@ -155,6 +156,7 @@ fn run(command: Command, output: &Output) -> Result<Exit, Problem> {
         Command::Logout(args) => commands::logout::run(&args, output),
         Command::Serve(args) => commands::serve::run(&args, output),
         Command::Demo(args) => demo::run(args, output),
+        Command::Conformance(args) => commands::conformance::run(&args, output),
         Command::Completions(args) => commands::completions::run(&args, output),
     }
 }
