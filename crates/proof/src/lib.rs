@@ -1,1 +1,7 @@
 //! Proofs that need the real SQLite on a simulated disk.
+
+pub mod cut;
+pub mod device;
+pub mod dice;
+pub mod state;
+pub mod work;
