@@ -120,6 +120,16 @@ impl History {
         Self { moments: vec![Moment { state, started: 0, acknowledged: Some(0) }] }
     }
 
+    /// Begins after a power cut that may have left any of these.
+    pub fn of_any(states: &[&State]) -> Self {
+        let moment = |(number, state): (usize, &&State)| Moment {
+            state: (*state).clone(),
+            started: 0,
+            acknowledged: (number == 0).then_some(0),
+        };
+        Self { moments: states.iter().enumerate().map(moment).collect() }
+    }
+
     /// A commit to `state` begins.
     pub fn start(&mut self, state: State, step: usize) {
         self.moments.push(Moment { state, started: step, acknowledged: None });

@@ -76,7 +76,14 @@ impl Workload {
                 ops
             }
             Self::Tidying => {
-                vec![Idle, Enqueue { record: 1, bytes: 30 }, Prune, Idle, Prune, Enqueue { record: 2, bytes: 900 }]
+                vec![
+                    Idle,
+                    Enqueue { record: 1, bytes: 30 },
+                    Prune,
+                    Idle,
+                    Prune,
+                    Enqueue { record: 2, bytes: 900 },
+                ]
             }
             Self::NewFile => vec![Enqueue { record: 1, bytes: 30 }, Reopen, Enqueue { record: 2, bytes: 30 }],
             Self::Migrating => vec![Enqueue { record: 1, bytes: 30 }],
@@ -134,7 +141,10 @@ impl Workload {
     ///
     /// # Errors
     /// When a step of it fails: nothing goes wrong yet.
-    pub fn record(self, change: impl Fn(&Disk, landfall_sqlite::Options) -> landfall_sqlite::Options) -> Result<(Recording, History), String> {
+    pub fn record(
+        self,
+        change: impl Fn(&Disk, landfall_sqlite::Options) -> landfall_sqlite::Options,
+    ) -> Result<(Recording, History), String> {
         let disk = Disk::new(self as u64);
         let told = |trouble: Trouble| format!("{self:?}, undisturbed: {trouble:?}");
         let mut history = History::of(self.prepare(&disk).map_err(told)?);
