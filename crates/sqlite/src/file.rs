@@ -165,13 +165,18 @@ pub(crate) fn look(path: &Path, may_create: bool, whose: Whose) -> Result<InUse,
         )));
     }
     // A file in use was looked at before, and is looked at again through SQLite before anything is written.
-    if whose == Whose::Ours && bytes.unwrap_or(0) > 0 && !in_use.contains_key(&identity) {
+    if whose == Whose::Ours
+        && bytes.unwrap_or(0) > 0
+        && !in_use.contains_key(&identity)
+        && !is_unfinished(path)
+    {
         let marks = marks_of_file(path)?;
-        marks.check(path)?;
-        if log_bytes > wal::HEADER_BYTES {
-            let newer = wal::marks(&log, marks).map_err(|error| io_error(&log, &error))?;
-            newer.map(|marks| marks.check(path)).transpose()?;
-        }
+        // A first page that was being moved from the log into the file may be torn: what the log says counts.
+        let newer = match log_bytes > wal::HEADER_BYTES {
+            true => wal::marks(&log, marks).map_err(|error| io_error(&log, &error))?,
+            false => None,
+        };
+        newer.unwrap_or(marks).check(path)?;
     }
     *in_use.entry(identity.clone()).or_insert(0) += 1;
     Ok(InUse { identity })
@@ -183,6 +188,18 @@ fn is_plain(path: &Path) -> Result<bool, StoreError> {
     let file = File::open(path).map_err(|error| io_error(path, &error))?;
     file.take(16).read_to_end(&mut start).map_err(|error| io_error(path, &error))?;
     Ok(start == b"SQLite format 3\0")
+}
+
+/// Whether the power went while this was made out of an empty file. Its first page may be torn; the journal beside it says
+/// that there was nothing, and SQLite makes that of it again. Format: sqlite.org/fileformat2.html, section 3.
+fn is_unfinished(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let journal = File::open(beside(path, "-journal"));
+    let read = journal.and_then(|journal| journal.take(20).read_to_end(&mut head));
+    read.is_ok()
+        && head.len() == 20
+        && head.starts_with(&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7])
+        && head[16..] == [0; 4]
 }
 
 fn marks_of_file(path: &Path) -> Result<Marks, StoreError> {

@@ -13,11 +13,13 @@ use crate::meta::{self, Counters};
 use crate::migrate;
 use crate::outbox;
 use crate::rescue::{self, OnCorrupt};
-use crate::store::SqliteStore;
+use crate::store::{self, SqliteStore};
 use crate::tx::{Health, Transaction};
+use crate::wal;
 use landfall_core::store::{Replica, Store, StoreError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use std::fs;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -226,6 +228,8 @@ impl Options {
     pub(crate) fn connect(&self, path: &Path, may_create: bool) -> Result<Opened, StoreError> {
         check_library()?;
         let in_use = file::look(path, may_create, self.whose())?;
+        let log_bytes = fs::metadata(wal::path_of(path)).map_or(0, |metadata| metadata.len());
+        let has_log = log_bytes > wal::HEADER_BYTES;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(self.busy_timeout).map_err(failed)?;
@@ -244,6 +248,9 @@ impl Options {
         }
         let mode = text(&connection, "PRAGMA journal_mode")?;
         self.set_up(&connection)?;
+        if has_log {
+            move_left_over_log(&connection)?;
+        }
         let health = Health::default();
         self.barrier(&connection, &health, path, in_use.identity())?;
         read_back(&connection, &mode, SYNCHRONOUS_EXTRA)?;
@@ -359,6 +366,16 @@ fn set_journal_mode(connection: &Connection, deadline: Instant) -> Result<(), St
             }
             Err(_) => return outcome.map(drop),
         }
+    }
+}
+
+/// What another left in the log may be in memory only, for ever: a sync of it failed, after which systems take it as
+/// written. What is committed behind it would be lost with it, so it goes into the file, and the log begins anew.
+fn move_left_over_log(connection: &Connection) -> Result<(), StoreError> {
+    match store::checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)") {
+        // Somebody else has the file open, and with it the knowledge of how far the log is good.
+        Ok(()) | Err(StoreError::Busy(_)) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -201,6 +201,6 @@ pub(crate) fn give_memory_back(connection: &Connection) -> Result<(), StoreError
 }
 
 /// Moves the log into the file. Its row only says how far it came.
-fn checkpoint(connection: &Connection, pragma: &str) -> Result<(), StoreError> {
+pub(crate) fn checkpoint(connection: &Connection, pragma: &str) -> Result<(), StoreError> {
     connection.query_one(pragma, (), |_| Ok(())).map_err(failed)
 }

@@ -90,6 +90,44 @@ fn an_empty_file_is_as_good_as_none() {
     assert_intact(&folder.file("bare.db"));
 }
 
+/// What a power cut leaves while SQLite writes the first page of a new file: found by `landfall-proof`, `power_loss`.
+#[test]
+fn a_file_whose_making_was_cut_off_is_as_good_as_none() {
+    let folder = Folder::new();
+    let path = folder.file("new.db");
+    let mut journal = vec![0; 512];
+    journal[..8].copy_from_slice(&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]);
+    journal[20..28].copy_from_slice(&[0, 0, 2, 0, 0, 0, 16, 0]);
+    for torn in [vec![0; 512], b"SQLite".repeat(600), vec![7; 3_584]] {
+        fs::write(&path, torn).unwrap();
+        fs::write(beside(&path, "-journal"), &journal).unwrap();
+        make(&path);
+        assert_intact(&path);
+        fs::remove_file(&path).unwrap();
+    }
+    // A journal of something else says nothing.
+    journal[19] = 1;
+    fs::write(&path, vec![7; 3_584]).unwrap();
+    fs::write(beside(&path, "-journal"), &journal).unwrap();
+    assert_refused(&path, |error| matches!(error, StoreError::Foreign(_)));
+}
+
+/// What a power cut can leave while the log is moved into the file: found by `landfall-proof`, `power_loss`.
+#[test]
+fn a_torn_first_page_is_no_matter_while_the_log_has_it_whole() {
+    let folder = Folder::new();
+    let (live, path) = (folder.file("live.db"), folder.file("x.db"));
+    let mut store = SqliteStore::open(&live).unwrap();
+    commit(&mut store, |tx| tx.put_task(&task(1, &note("1"))).unwrap());
+    crash_image(&live, &path, &["", "-wal"]);
+    let mut bytes = fs::read(&path).unwrap();
+    // Half of it is there: the schema's number, and not yet whose file it is.
+    bytes[60..64].copy_from_slice(&3_u32.to_be_bytes());
+    bytes[68..72].copy_from_slice(&[0; 4]);
+    fs::write(&path, bytes).unwrap();
+    assert_intact(&path);
+}
+
 #[test]
 fn a_newer_schema_is_refused_and_left_untouched() {
     let folder = Folder::new();
