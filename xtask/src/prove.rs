@@ -53,7 +53,13 @@ const JOBS: &[Job] = &[
     ),
     job("second-world", "landfall-testkit", "errands", "every_task_ends_once_and_truly_in_any_life", 4),
     job("power-loss", "landfall-proof", "power_loss", "random_work_survives_any_power_cut", 6),
-    job("kills", "landfall-cli", "kill_storm", "whoever_is_killed_nothing_is_lost_or_doubled", 6),
+    job(
+        "kills",
+        "landfall-cli",
+        "kill_storm",
+        "a_storm_of_kills_loses_nothing_doubles_nothing_and_leaves_nothing_stuck",
+        6,
+    ),
     job(
         "hostile-network",
         "landfall-testkit",
@@ -61,7 +67,7 @@ const JOBS: &[Job] = &[
         "whatever_the_network_does_each_change_has_one_effect",
         1,
     ),
-    job("fuzz", "landfall-proof", "fuzz", "no_input_breaks_a_rule", 4),
+    job("fuzz", "landfall-proof", "fuzz", "changed_inputs_keep_the_laws", 4),
 ];
 
 #[derive(Debug, PartialEq)]

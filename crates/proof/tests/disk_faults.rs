@@ -127,9 +127,11 @@ fn faulted(
     // What was acknowledged is on the disk, not only in memory.
     let allowed: Vec<State> = history.allowed(usize::MAX).into_iter().cloned().collect();
     disk.power_loss(Image::Nothing, at);
-    let mut store = options().open(disk.path(landfall_proof::device::FILE)).map_err(|error| format!("{error:?}"))?;
+    let mut store =
+        options().open(disk.path(landfall_proof::device::FILE)).map_err(|error| format!("{error:?}"))?;
     let found = store.begin().and_then(|tx| State::of(&*tx)).map_err(|error| format!("{error:?}"))?;
-    one_of(&found, &allowed.iter().collect::<Vec<_>>()).map_err(|what| format!("after the power cut: {what}"))?;
+    one_of(&found, &allowed.iter().collect::<Vec<_>>())
+        .map_err(|what| format!("after the power cut: {what}"))?;
     match integrity(&disk) {
         Ok(check) if check == "ok" => Ok(seen),
         other => Err(format!("not whole: {other:?}")),
