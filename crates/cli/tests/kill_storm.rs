@@ -41,7 +41,6 @@ const RECORDS: u64 = 8;
 #[test]
 fn a_storm_of_kills_loses_nothing_doubles_nothing_and_leaves_nothing_stuck() {
     let campaign = Campaign::new("kills", LIVES);
-    let single = campaign.is_single();
     let figures = campaign.run(|seed| {
         catch_unwind(AssertUnwindSafe(|| live(seed))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
@@ -49,16 +48,17 @@ fn a_storm_of_kills_loses_nothing_doubles_nothing_and_leaves_nothing_stuck() {
         })
     });
     println!("{figures:?}");
-    if single {
+    let figure = |name| figures.get(name).copied().unwrap_or(0);
+    // In a few lives chance may leave one of them out.
+    if figure("seeds") < 20 {
         return;
     }
-    let figure = |name| figures.get(name).copied().unwrap_or(0);
     for name in ["killed enqueuing", "killed syncing", "killed agents", "killed servers"] {
         assert!(figure(name) >= figure("seeds"), "{name}: hardly any; {figures:?}");
     }
     // Kills hit processes at work: enqueuers on both sides of their commit, and who sends between freezing and verdict.
     for name in ["files cut off", "files killed after their commit", "died with tasks in flight"] {
-        assert!(figure(name) * 4 >= figure("seeds"), "{name}: hardly any; {figures:?}");
+        assert!(figure(name) * 10 >= figure("seeds"), "{name}: hardly any; {figures:?}");
     }
     assert!(figure("effects in the storm") >= figure("kills"), "too little was done meanwhile: {figures:?}");
 }
