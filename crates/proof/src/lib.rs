@@ -3,5 +3,6 @@
 pub mod cut;
 pub mod device;
 pub mod dice;
+pub mod known;
 pub mod state;
 pub mod work;

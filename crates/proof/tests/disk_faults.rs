@@ -8,7 +8,7 @@ use landfall_proof::device::{Device, Op, Trouble, options};
 use landfall_proof::state::{History, State, one_of};
 use landfall_proof::work::{START_MS, Workload};
 use landfall_simdisk::{Disk, Fault, Image, Kind};
-use landfall_testkit::campaign::{Campaign, Figures};
+use landfall_testkit::campaign::{Campaign, Figures, note};
 
 /// What goes wrong, and whether it stays so.
 const FAULTS: [(Kind, bool); 9] = [
@@ -127,9 +127,11 @@ fn faulted(
     // What was acknowledged is on the disk, not only in memory.
     let allowed: Vec<State> = history.allowed(usize::MAX).into_iter().cloned().collect();
     disk.power_loss(Image::Nothing, at);
-    let mut store = options().open(disk.path(landfall_proof::device::FILE)).map_err(|error| format!("{error:?}"))?;
+    let mut store =
+        options().open(disk.path(landfall_proof::device::FILE)).map_err(|error| format!("{error:?}"))?;
     let found = store.begin().and_then(|tx| State::of(&*tx)).map_err(|error| format!("{error:?}"))?;
-    one_of(&found, &allowed.iter().collect::<Vec<_>>()).map_err(|what| format!("after the power cut: {what}"))?;
+    one_of(&found, &allowed.iter().collect::<Vec<_>>())
+        .map_err(|what| format!("after the power cut: {what}"))?;
     match integrity(&disk) {
         Ok(check) if check == "ok" => Ok(seen),
         other => Err(format!("not whole: {other:?}")),
@@ -169,4 +171,22 @@ fn whichever_operation_of_the_disk_fails_nothing_acknowledged_is_lost() {
         }
         Ok(Figures::from([("faults", faults), ("failed commits", commits)]))
     });
+}
+
+/// What would happen if an error of a commit were believed to mean something: the same runs have to find it.
+#[test]
+fn an_error_of_a_commit_that_is_taken_for_an_answer_is_found() {
+    let started = std::time::Instant::now();
+    let finds = |taken: Taken| {
+        let runs = (1..40).flat_map(|at| FAULTS.map(|fault| (fault, at)));
+        let mut broken = runs.filter_map(|(fault, at)| {
+            faulted(Workload::OneByOne, fault, at, false, taken).err().filter(|what| what.contains("none of"))
+        });
+        broken.next().is_some()
+    };
+    let found = [Taken::AsNothing, Taken::AsSuccess].map(finds);
+    let figures =
+        Figures::from([("planted", 2), ("found", found.iter().filter(|found| **found).count() as u64)]);
+    note("disk-faults-planted", started.elapsed(), &figures);
+    assert_eq!(found, [true, true], "taken for nothing, taken for success");
 }
