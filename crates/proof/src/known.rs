@@ -1,16 +1,24 @@
 //! Every row that was ever written, to see that a damaged file hands out nothing else. Tests: `tests/damaged_files.rs`.
 
 use crate::state::State;
-use landfall_core::store::{ConflictQuery, StoreError, StoreRead};
-use landfall_core::task::{StateKind, Task};
+use landfall_core::conflict::ConflictRecord;
+use landfall_core::entity::StoredEntity;
+use landfall_core::id::EntityKey;
+use landfall_core::store::{ConflictQuery, Lease, PullState, Replica, StoreError, StoreRead};
+use landfall_core::task::{JournalEntry, StateKind, Task};
 use landfall_core::time::Timestamp;
 use std::collections::BTreeMap;
 
 /// Rows by their kind.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    states: Vec<State>,
     tasks: BTreeMap<u64, Vec<Task>>,
+    entities: BTreeMap<EntityKey, Vec<StoredEntity>>,
+    journal: Vec<JournalEntry>,
+    conflicts: Vec<ConflictRecord>,
+    pulls: Vec<PullState>,
+    replicas: Vec<Replica>,
+    leases: Vec<Lease>,
 }
 
 /// What a look came to.
@@ -24,21 +32,28 @@ pub struct Seen {
     pub errors: u64,
 }
 
-fn is_in<T: PartialEq>(found: &T, states: &[State], rows: impl Fn(&State) -> &[T]) -> bool {
-    states.iter().any(|state| rows(state).contains(found))
+fn add<T: PartialEq + Clone>(to: &mut Vec<T>, row: &T) {
+    if !to.contains(row) {
+        to.push(row.clone());
+    }
 }
 
 impl Known {
     /// Everything that was in one of these states.
-    pub fn of(states: Vec<State>) -> Self {
-        let mut tasks = BTreeMap::<u64, Vec<Task>>::new();
-        for task in states.iter().flat_map(|state| &state.tasks) {
-            let of_place = tasks.entry(task.seq).or_default();
-            if !of_place.contains(task) {
-                of_place.push(task.clone());
+    pub fn of<'s>(states: impl IntoIterator<Item = &'s State>) -> Self {
+        let mut known = Self::default();
+        for state in states {
+            state.tasks.iter().for_each(|row| add(known.tasks.entry(row.seq).or_default(), row));
+            for row in &state.entities {
+                add(known.entities.entry(row.key.clone()).or_default(), row);
             }
+            state.journal.iter().for_each(|row| add(&mut known.journal, row));
+            state.conflicts.iter().for_each(|row| add(&mut known.conflicts, row));
+            state.pull.iter().for_each(|row| add(&mut known.pulls, row));
+            state.replica.iter().for_each(|row| add(&mut known.replicas, row));
+            state.lease.iter().for_each(|row| add(&mut known.leases, row));
         }
-        Self { states, tasks }
+        known
     }
 
     /// Asks everything. `rescued`: a rescue may have changed what it is not sure of, but not what is to be done.
@@ -74,10 +89,8 @@ impl Known {
         if let Some(page) = seen.count(rows.entities_after(None, None, all)) {
             seen.damaged += page.damaged.len() as u64;
             for found in &page.entities {
-                let same = |state: &State| {
-                    state.entities.iter().any(|known| known == found || rescued && known.key == found.key)
-                };
-                if !self.states.iter().any(same) {
+                let of_key = self.entities.get(&found.key);
+                if !of_key.is_some_and(|known| rescued || known.contains(found)) {
                     return Err(format!("a record that never was: {found:?}"));
                 }
                 seen.rows += 1;
@@ -86,7 +99,7 @@ impl Known {
         if let Some(page) = seen.count(rows.journal_entries(None, all)) {
             seen.damaged += page.damaged.len() as u64;
             for found in &page.entries {
-                if !is_in(found, &self.states, |state| &state.journal) {
+                if !self.journal.contains(found) {
                     return Err(format!("an end that never was: {found:?}"));
                 }
                 seen.rows += 1;
@@ -95,33 +108,30 @@ impl Known {
         if let Some(page) = seen.count(rows.conflicts(&ConflictQuery::default(), all)) {
             seen.damaged += page.damaged.len() as u64;
             for found in &page.conflicts {
-                let same = |known: &landfall_core::conflict::ConflictRecord| {
+                let same = |known: &ConflictRecord| {
                     known == found || rescued && known.entity == found.entity && known.local == found.local
                 };
-                if !self.states.iter().any(|state| state.conflicts.iter().any(same)) {
+                if !self.conflicts.iter().any(same) {
                     return Err(format!("a conflict that never was: {found:?}"));
                 }
                 seen.rows += 1;
             }
         }
-        if let Some(found @ Some(_)) = seen.count(rows.pull_state()) {
-            if !self.states.iter().any(|state| state.pull == found) {
+        if let Some(Some(found)) = seen.count(rows.pull_state()) {
+            // A rescue has the feed read anew.
+            let anew = rescued && found.cursor.is_none() && found.sweep;
+            if !anew && !self.pulls.contains(&found) {
                 return Err(format!("a cursor that never was: {found:?}"));
             }
         }
         if let Some(Some(found)) = seen.count(rows.replica()) {
-            let same = |state: &State| {
-                state
-                    .replica
-                    .as_ref()
-                    .is_some_and(|known| *known == found || rescued && known.client_id == found.client_id)
-            };
-            if !self.states.iter().any(same) {
+            let same = |known: &Replica| *known == found || rescued && known.client_id == found.client_id;
+            if !self.replicas.iter().any(same) {
                 return Err(format!("a replica that never was: {found:?}"));
             }
         }
         if let Some(Some(found)) = seen.count(rows.lease()) {
-            if !rescued && !self.states.iter().any(|state| state.lease.as_ref() == Some(&found)) {
+            if !rescued && !self.leases.contains(&found) {
                 return Err(format!("a lease that never was: {found:?}"));
             }
         }
@@ -138,7 +148,9 @@ impl Known {
                     && known.entity == found.entity
                     && known.intent == found.intent
         };
-        if self.tasks.values().flatten().any(same) {
+        if self.tasks.get(&found.seq).is_some_and(|of_place| of_place.iter().any(same))
+            || rescued && self.tasks.values().flatten().any(same)
+        {
             return Ok(());
         }
         Err(format!("a task that never was: {found:?}"))

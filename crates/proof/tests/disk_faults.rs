@@ -177,14 +177,19 @@ fn whichever_operation_of_the_disk_fails_nothing_acknowledged_is_lost() {
 #[test]
 fn an_error_of_a_commit_that_is_taken_for_an_answer_is_found() {
     let started = std::time::Instant::now();
-    let finds = |taken: Taken| {
-        let runs = (1..40).flat_map(|at| FAULTS.map(|fault| (fault, at)));
+    let finds = |taken: Taken, kill: bool| {
+        let runs =
+            (1..40).flat_map(|at| [(Kind::EioSync, false), (Kind::Full, false)].map(|fault| (fault, at)));
         let mut broken = runs.filter_map(|(fault, at)| {
-            faulted(Workload::OneByOne, fault, at, false, taken).err().filter(|what| what.contains("none of"))
+            faulted(Workload::OneByOne, fault, at, kill, taken).err().filter(|what| what.contains("none of"))
         });
         broken.next().is_some()
     };
-    let found = [Taken::AsNothing, Taken::AsSuccess].map(finds);
+    for kill in [false, true] {
+        assert!(!finds(Taken::Unknown, kill), "it finds something where nothing is");
+    }
+    // A process that dies leaves in the log what it could not sync; one that closes the file takes it away.
+    let found = [finds(Taken::AsNothing, true), finds(Taken::AsSuccess, false)];
     let figures =
         Figures::from([("planted", 2), ("found", found.iter().filter(|found| **found).count() as u64)]);
     note("disk-faults-planted", started.elapsed(), &figures);
