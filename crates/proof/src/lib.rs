@@ -4,5 +4,6 @@ pub mod cut;
 pub mod device;
 pub mod dice;
 pub mod fuzz;
+pub mod known;
 pub mod state;
 pub mod work;

@@ -20,14 +20,14 @@ pub struct State {
     /// The queue, in order.
     pub tasks: Vec<Task>,
     counts: Counts,
-    entities: Vec<StoredEntity>,
+    pub(crate) entities: Vec<StoredEntity>,
     /// How tasks ended, the last first.
     pub journal: Vec<JournalEntry>,
-    conflicts: Vec<ConflictRecord>,
-    pull: Option<PullState>,
+    pub(crate) conflicts: Vec<ConflictRecord>,
+    pub(crate) pull: Option<PullState>,
     quarantined: Vec<Quarantined>,
-    replica: Option<Replica>,
-    lease: Option<Lease>,
+    pub(crate) replica: Option<Replica>,
+    pub(crate) lease: Option<Lease>,
     controls: Option<Controls>,
 }
 
@@ -164,6 +164,11 @@ impl History {
         one_of(&state, &self.allowed(usize::MAX))?;
         self.moments.push(Moment { state, started: from, acknowledged: Some(to) });
         Ok(())
+    }
+
+    /// Every state, the first too.
+    pub fn states(&self) -> Vec<State> {
+        self.moments.iter().map(|moment| moment.state.clone()).collect()
     }
 
     /// The state of the last commit.

@@ -8,7 +8,7 @@ use landfall_proof::device::{Device, Op, Trouble, options};
 use landfall_proof::state::{History, State, one_of};
 use landfall_proof::work::{START_MS, Workload};
 use landfall_simdisk::{Disk, Fault, Image, Kind};
-use landfall_testkit::campaign::{Campaign, Figures};
+use landfall_testkit::campaign::{Campaign, Figures, note};
 
 /// What goes wrong, and whether it stays so.
 const FAULTS: [(Kind, bool); 9] = [
@@ -171,4 +171,27 @@ fn whichever_operation_of_the_disk_fails_nothing_acknowledged_is_lost() {
         }
         Ok(Figures::from([("faults", faults), ("failed commits", commits)]))
     });
+}
+
+/// What would happen if an error of a commit were believed to mean something: the same runs have to find it.
+#[test]
+fn an_error_of_a_commit_that_is_taken_for_an_answer_is_found() {
+    let started = std::time::Instant::now();
+    let finds = |taken: Taken, kill: bool| {
+        let runs =
+            (1..40).flat_map(|at| [(Kind::EioSync, false), (Kind::Full, false)].map(|fault| (fault, at)));
+        let mut broken = runs.filter_map(|(fault, at)| {
+            faulted(Workload::OneByOne, fault, at, kill, taken).err().filter(|what| what.contains("none of"))
+        });
+        broken.next().is_some()
+    };
+    for kill in [false, true] {
+        assert!(!finds(Taken::Unknown, kill), "it finds something where nothing is");
+    }
+    // A process that dies leaves in the log what it could not sync; one that closes the file takes it away.
+    let found = [finds(Taken::AsNothing, true), finds(Taken::AsSuccess, false)];
+    let figures =
+        Figures::from([("planted", 2), ("found", found.iter().filter(|found| **found).count() as u64)]);
+    note("disk-faults-planted", started.elapsed(), &figures);
+    assert_eq!(found, [true, true], "taken for nothing, taken for success");
 }

@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
 use landfall_proof::cut::examine;
-use landfall_proof::device::{Device, Trouble, options};
+use landfall_proof::device::{Device, Op, Trouble, options};
 use landfall_proof::dice::Dice;
 use landfall_proof::state::{History, State};
 use landfall_proof::work::{START_MS, Workload, random_op};
 use landfall_simdisk::{Directory, Disk, Fault, Files, Image, Kind};
-use landfall_testkit::campaign::{Campaign, Figures};
+use landfall_sqlite::Durability;
+use landfall_testkit::campaign::{Campaign, Figures, note};
 
 /// Into how many lives the steps of a workload are shared out.
 const PARTS: u64 = 16;
@@ -155,4 +156,67 @@ fn life(seed: u64) -> Result<Figures, String> {
 #[test]
 fn random_work_survives_any_power_cut() {
     Campaign::new("power-loss", 120).run(life);
+}
+
+/// Whether some cut of a workload that is spoilt like this shows that something acknowledged is lost.
+fn is_lost(spoil: impl Fn(&Disk, landfall_sqlite::Options) -> landfall_sqlite::Options) -> bool {
+    let (mut recording, history) = Workload::OneByOne.record(spoil).unwrap();
+    let scratch = Disk::new(0);
+    loop {
+        let step = recording.position();
+        for image in [Image::Nothing, Image::Sectors] {
+            if examine(&scratch, &recording.image(image, step as u64), &history.allowed(step)).is_err() {
+                return true;
+            }
+        }
+        if !recording.advance() {
+            return false;
+        }
+    }
+}
+
+/// A process is killed in a commit, the store is opened again, shows something, and the power goes. `swallowed`: nothing that
+/// the opening syncs reaches the disk, as if it had made no durable write before it showed anything.
+fn shows_and_loses(swallowed: bool) -> bool {
+    (1..60).any(|at| {
+        let disk = Disk::new(at);
+        let mut history = History::of(Workload::OneByOne.prepare(&disk).unwrap());
+        let mut device = Device::open(&disk, &options(), START_MS, &mut history).unwrap();
+        disk.settle();
+        disk.set_fault(Fault::once(Kind::CrashBefore, at));
+        while !disk.is_crashed(0) {
+            let op = Op::Enqueue { record: 100 + disk.ops(), bytes: 50 };
+            assert!(device.apply(&op, &mut history).is_ok() || disk.is_crashed(0));
+        }
+        disk.kill(0);
+        drop(device);
+        if swallowed {
+            disk.set_fault(Fault::forever(Kind::LyingSync, 1));
+        }
+        let device = Device::open(&disk, &options(), START_MS + 1_000_000, &mut history).unwrap();
+        disk.power_loss(Image::Nothing, at);
+        drop(device);
+        examine(&disk, &disk.files().unwrap(), &history.allowed(usize::MAX)).is_err()
+    })
+}
+
+#[test]
+fn bugs_of_durability_are_found() {
+    let started = std::time::Instant::now();
+    assert!(!is_lost(|_, options| options), "it finds something where nothing is");
+    assert!(!shows_and_loses(false), "it finds something where nothing is");
+    let found = [
+        ("a weaker durability", is_lost(|_, options| options.durability(Durability::MayLoseLastWrites))),
+        (
+            "a sync that lies",
+            is_lost(|disk, options| {
+                disk.set_fault(Fault::forever(Kind::LyingSync, 1));
+                options
+            }),
+        ),
+        ("no durable write at opening", shows_and_loses(true)),
+    ];
+    let count = found.iter().filter(|(_, found)| *found).count() as u64;
+    note("power-loss-planted", started.elapsed(), &Figures::from([("planted", 3), ("found", count)]));
+    assert_eq!(count, 3, "{found:?}");
 }

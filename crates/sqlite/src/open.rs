@@ -234,6 +234,7 @@ impl Options {
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(self.busy_timeout).map_err(failed)?;
         self.unlock(&connection, path)?;
+        keep_log_at_close(&connection, true)?;
         let deadline = Instant::now() + self.busy_timeout;
         if connection.is_readonly("main").map_err(failed)? {
             return Err(StoreError::ReadOnly(path.display().to_string()));
@@ -248,16 +249,17 @@ impl Options {
         }
         let mode = text(&connection, "PRAGMA journal_mode")?;
         self.set_up(&connection)?;
+        let health = Health::default();
+        self.barrier(&connection, &health, path, in_use.identity())?;
         if has_log {
             move_left_over_log(&connection)?;
         }
-        let health = Health::default();
-        self.barrier(&connection, &health, path, in_use.identity())?;
         read_back(&connection, &mode, SYNCHRONOUS_EXTRA)?;
         if self.durability == Durability::MayLoseLastWrites {
             run(&connection, "PRAGMA synchronous = NORMAL")?;
             read_back(&connection, &mode, SYNCHRONOUS_NORMAL)?;
         }
+        keep_log_at_close(&connection, false)?;
         Ok(Opened { connection, health, in_use })
     }
 
@@ -369,8 +371,14 @@ fn set_journal_mode(connection: &Connection, deadline: Instant) -> Result<(), St
     }
 }
 
+/// A file that is refused is left as it is, its log too: the last connection would move the log into the file and delete it.
+fn keep_log_at_close(connection: &Connection, keep: bool) -> Result<(), StoreError> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map_err(failed).map(drop)
+}
+
 /// What another left in the log may be in memory only, for ever: a sync of it failed, after which systems take it as
-/// written. What is committed behind it would be lost with it, so it goes into the file, and the log begins anew.
+/// written. What is committed behind it would be lost with it, so all of it goes into the file before anything is shown,
+/// and the log begins anew.
 fn move_left_over_log(connection: &Connection) -> Result<(), StoreError> {
     match store::checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)") {
         // Somebody else has the file open, and with it the knowledge of how far the log is good.
