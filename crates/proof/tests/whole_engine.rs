@@ -11,8 +11,9 @@ use landfall_server::Submission;
 use landfall_server::state::{MemoryRecords, Policy, Records, Refusal, push_with};
 use landfall_testkit::campaign::{Campaign, Figures, note};
 use landfall_testkit::sim::home::Backend;
-use landfall_testkit::sim::{run_on, Scenario, Stats};
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use landfall_testkit::sim::{Scenario, Stats, run_on};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 /// Lives in every run of the tests.
 const LIVES: u64 = 1_500;
@@ -78,11 +79,7 @@ struct Hasty {
 }
 
 impl Backend for Hasty {
-    fn push(
-        &mut self,
-        policy: &dyn Policy,
-        request: &Submission,
-    ) -> Option<Result<PushResponse, Refusal>> {
+    fn push(&mut self, policy: &dyn Policy, request: &Submission) -> Option<Result<PushResponse, Refusal>> {
         let before = self.records.clone();
         let answer = push_with(&mut self.records, policy, request);
         if !self.healed && !before.effects().is_empty() && self.lots.percent(10) {
@@ -120,11 +117,8 @@ fn each_broken_disk_or_server_is_found() {
         found(&format!("{plant:?}"), &|seed| live(seed, &scenario(seed), Some(plant)).is_err());
     }
     found("a hasty server", &|seed| {
-        let hasty = || Hasty {
-            records: MemoryRecords::new("simulated"),
-            lots: Lots::new(seed, 14),
-            healed: false,
-        };
+        let hasty =
+            || Hasty { records: MemoryRecords::new("simulated"), lots: Lots::new(seed, 14), healed: false };
         live_with(seed, &scenario(seed), None, || Box::new(hasty())).is_err()
     });
     note("whole-engine-plants", started.elapsed(), &Figures::from([("planted", 3), ("found", 3)]));

@@ -1,11 +1,11 @@
 //! What SQLite calls: a table of C functions in front of the VFS that was its default. Rules of the disk are in
 //! `disk.rs` and `model.rs`. Tests: `tests/disk.rs`.
 
-use crate::disk::{find, Kind, Operation, Process, Shared, SharedMemory};
+use crate::disk::{Kind, Operation, Process, Shared, SharedMemory, find};
 use crate::model::{Change, Random, Step};
 use rusqlite::ffi;
 use std::cell::Cell;
-use std::ffi::{c_char, c_int, c_void, CStr, OsStr};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;

@@ -1,14 +1,14 @@
 //! The world: a calendar of events, devices, a network, a server, and the checks after every step.
 
-use super::checks::{counts_add_up, Checks};
+use super::checks::{Checks, counts_add_up};
 use super::device::{Belief, Device, Doubt, Process, Tentative};
 use super::faulty_store::{FaultyTx, Wrong};
-use super::habits::{Habits, News, Tries, READING_MS, RECOVERY_MS};
+use super::habits::{Habits, News, READING_MS, RECOVERY_MS, Tries};
 use super::home::{Backend, Blow, Home};
-use super::network::{answer_push, serve_page, serve_record, serve_without_keys, Fate, Forgotten};
-use super::policy::{decide, written_by, Policy};
+use super::network::{Fate, Forgotten, answer_push, serve_page, serve_record, serve_without_keys};
+use super::policy::{Policy, decide, written_by};
 use super::{Plant, Scenario, Stats, Violation};
-use crate::campaign::{add, Figures};
+use crate::campaign::{Figures, add};
 use crate::rng::Rng;
 use landfall_adapters::http::HttpResponse;
 use landfall_adapters::sync_endpoint::{decode_fetch, decode_pull, decode_push, encode_push};
