@@ -113,11 +113,19 @@ pub enum Plant {
     SuspensionIgnored,
     /// A request that failed is made again at once, for ever.
     BackoffIgnored,
+    /// An answer with status 200 is taken for a yes to everything, whoever wrote it.
+    AnyPageBelieved,
+    /// The whole record is sent instead of what its user changed.
+    WholeRecordSent,
+    /// Each time a task is sent, it has a new key.
+    FreshKeys,
+    /// The server remembers keys for half a minute.
+    KeysForgotten,
 }
 
 impl Plant {
     /// Every broken rule.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::MemoryBeforeCommit,
         Self::EffectsBeforeCommit,
         Self::EditsFoldedIntoSent,
@@ -129,6 +137,10 @@ impl Plant {
         Self::AlarmDropped,
         Self::SuspensionIgnored,
         Self::BackoffIgnored,
+        Self::AnyPageBelieved,
+        Self::WholeRecordSent,
+        Self::FreshKeys,
+        Self::KeysForgotten,
     ];
 }
 

@@ -1,6 +1,6 @@
 //! The simulator, run: what must hold holds, and each rule that is taken away is missed.
 //!
-//! `LANDFALL_SEED=n` lives one life and shows what happened before the violation; see `campaign` for more.
+//! `LANDFALL_SEED=n` lives one life and shows what happened before the violation; more: `testkit/src/campaign.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
@@ -8,39 +8,16 @@ use landfall_testkit::campaign::{Campaign, Figures, note};
 use landfall_testkit::sim::{Plant, Runs, Scenario, Stats, run, strategies};
 use std::time::Instant;
 
-/// Seeds in every run of the tests.
-const SEEDS: u64 = 30_000;
+/// Lives in every run of the tests.
+const LIVES: u64 = 34_000;
+/// Lives without anybody who says when to sync.
+const ALONE: u64 = 400;
 /// Seeds within which a planted bug must be found.
 const PLANT_SEEDS: u64 = 1_000;
 /// Lives in which a planted bug must be found before it counts as found by more than luck.
 const FINDS: usize = 5;
 /// Seeds for each strategy by itself.
 const STRATEGY_SEEDS: u64 = 150;
-
-/// What one life did, as figures of a campaign.
-fn figures(stats: &Stats) -> Figures {
-    Figures::from([
-        ("changes", stats.changes),
-        ("requests", stats.requests),
-        ("effects", stats.effects),
-        ("bad answers", stats.bad_answers),
-        ("crashes", stats.crashes),
-        ("failed commits", stats.failed_commits),
-        ("conflicts", stats.conflicts),
-        ("runs", stats.runs),
-        ("probes", stats.probes),
-        ("suspensions", stats.suspensions),
-    ])
-}
-
-/// Lives one life; in the fast tier twice, and both must be the same to the last event.
-fn live(seed: u64, scenario: &Scenario) -> Result<Figures, String> {
-    let stats = run(seed, scenario).map_err(|violation| format!("{violation:?}"))?;
-    if std::env::var("LANDFALL_TIER").as_deref() == Ok("fast") && run(seed, scenario).as_ref() != Ok(&stats) {
-        return Err("lived a second time, it went another way".into());
-    }
-    Ok(figures(&stats))
-}
 
 fn run_all(range: std::ops::Range<u64>, scenario: &Scenario) -> Stats {
     let mut total = Stats::default();
@@ -53,22 +30,39 @@ fn run_all(range: std::ops::Range<u64>, scenario: &Scenario) -> Stats {
     total
 }
 
+fn figures(stats: &Stats) -> Figures {
+    Figures::from([
+        ("changes", stats.changes),
+        ("requests", stats.requests),
+        ("effects", stats.effects),
+        ("crashes", stats.crashes),
+        ("failed commits", stats.failed_commits),
+        ("conflicts", stats.conflicts),
+        ("probes", stats.probes),
+        ("suspensions", stats.suspensions),
+        ("runs", stats.runs),
+    ])
+}
+
+fn live(seed: u64, scenario: &Scenario) -> Result<Figures, String> {
+    run(seed, scenario).map(|stats| figures(&stats)).map_err(|violation| format!("{violation:?}"))
+}
+
 #[test]
 fn nothing_is_lost_doubled_or_overwritten_in_any_life() {
     let scenario = Scenario::default();
-    println!("{:?}", Campaign::new("first-world", SEEDS).run(|seed| live(seed, &scenario)));
+    let total = Campaign::new("first-world", LIVES).run(|seed| live(seed, &scenario));
+    println!("{total:?}");
 }
 
 /// Nobody says when to sync, before healing or after it: devices hear rumours, sleep, and go on by themselves.
 #[test]
 fn devices_that_run_by_themselves_need_nobody() {
     let scenario = Scenario { runs: Runs::ByThemselves, ..Scenario::default() };
-    let campaign = Campaign::new("first-world-by-itself", SEEDS / 15);
-    let single = campaign.is_single();
-    let total = campaign.run(|seed| live(seed, &scenario));
+    let total = Campaign::new("first-world-alone", ALONE).run(|seed| live(seed, &scenario));
     println!("{total:?}");
-    let moves = total["probes"] > 0 && total["suspensions"] > 0 && total["runs"] > total["requests"] / 4;
-    assert!(single || moves, "{total:?}");
+    assert!(total["seeds"] < 10 || (total["probes"] > 0 && total["suspensions"] > 0), "{total:?}");
+    assert!(total["seeds"] < 10 || total["runs"] > total["requests"] / 4, "{total:?}");
 }
 
 #[test]
@@ -152,6 +146,6 @@ fn each_broken_rule_is_found() {
         println!("{plant:?}: found by the seeds {finds:?}");
         assert_eq!(finds.len(), FINDS, "{plant:?} goes unnoticed");
     }
-    let planted = Plant::ALL.len() as u64;
-    note("first-world-plants", started.elapsed(), &Figures::from([("planted", planted), ("found", planted)]));
+    let plants = Plant::ALL.len() as u64;
+    note("first-world-plants", started.elapsed(), &Figures::from([("planted", plants), ("found", plants)]));
 }

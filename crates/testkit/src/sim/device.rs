@@ -70,6 +70,8 @@ pub(super) enum Tentative {
     Shared(Change),
     Counted(i64),
     Added(i64),
+    /// Nothing that a user would know of.
+    Nothing,
 }
 
 impl Doubt {
@@ -106,6 +108,7 @@ impl Tentative {
             Self::Shared(change) => belief.note_shared(change),
             Self::Counted(by) => belief.counted += by,
             Self::Added(item) => drop(belief.added.insert(*item)),
+            Self::Nothing => {}
         }
     }
 }

@@ -12,7 +12,9 @@ use crate::campaign::{Figures, add};
 use crate::rng::Rng;
 use landfall_adapters::http::HttpResponse;
 use landfall_adapters::sync_endpoint::{decode_fetch, decode_pull, decode_push, encode_push};
-use landfall_core::adapter::{Capabilities, EffectClass, Outcome, PullRequest, PushBatch};
+use landfall_core::adapter::{
+    Applied, Capabilities, EffectClass, Outcome, PullRequest, PushBatch, PushReply, PushTask,
+};
 use landfall_core::change::{Change, Operation};
 use landfall_core::config::Config;
 use landfall_core::conflict::{Resolution, ResolveError};
@@ -20,7 +22,7 @@ use landfall_core::device::DeviceState;
 use landfall_core::entity::{Body, RemoteEntity};
 use landfall_core::event::Event;
 use landfall_core::failure::{Failure, FailureKind};
-use landfall_core::id::{CallId, EntityKey, Entropy, Version};
+use landfall_core::id::{CallId, EntityKey, Entropy, IdempotencyKey, Version};
 use landfall_core::machine::{Directions, Effect, EnqueueError, Machine, SessionEnd, Step};
 use landfall_core::store::{ConflictQuery, Store, StoreError, StoreTx};
 use landfall_core::time::{Hlc, Mono, Now, Timestamp};
@@ -663,7 +665,10 @@ impl World {
                 (Ok(machine), None) => machine,
                 (opened, _) => {
                     if let Err(error) = opened {
-                        self.say(format!("device {device}.{process} does not start: {error}"));
+                        // Its words have paths in them.
+                        let error = format!("{error:?}");
+                        let kind = error.split('(').next().unwrap_or_default();
+                        self.say(format!("device {device}.{process} does not start: {kind}"));
                     }
                     // One that did not start has nothing open.
                     self.home.end(device, process);
@@ -793,9 +798,13 @@ impl World {
 
         let mut step = machine.step(now, entropy);
         self.home.before(device, process, chaos);
+        let mut closed = false;
         let mut tx = match self.home.store(device, process).and_then(Store::begin) {
             Ok(begun) => Some(Box::new(FaultyTx::new(begun, wrong)) as Box<dyn StoreTx + '_>),
-            Err(_) => None,
+            Err(error) => {
+                closed = error == StoreError::Closed;
+                None
+            }
         };
         let prepared = tx.as_mut().map_or(Err(Trouble::Store), |tx| {
             Doubt::see_all(doubts, &**tx).map_err(|_| Trouble::Store)?;
@@ -821,6 +830,10 @@ impl World {
                     return Ok(Stepped::Refused);
                 }
                 self.stats.failed_commits += 1;
+                if closed {
+                    // An earlier failure has left it unusable.
+                    return self.begin_anew(device, process).map(|_| Stepped::Failed);
+                }
                 if plant == Some(Plant::MemoryBeforeCommit) {
                     drop(machine.apply(step));
                 }
@@ -862,7 +875,11 @@ impl World {
             self.say(format!("device {device}.{process}: a commit fails (landed: {})", committed.is_ok()));
             if blow.is_some() {
                 self.struck(device, process, blow);
-                return Ok(if committed.is_ok() { Stepped::Died } else { Stepped::InDoubt(newest) });
+                if committed.is_ok() {
+                    return Ok(Stepped::Died);
+                }
+                self.leave_in_doubt(device, newest);
+                return Ok(Stepped::InDoubt(newest));
             }
             return self.look_up(device, process, value, newest, committed);
         }
@@ -888,20 +905,46 @@ impl World {
         committed: Result<(), StoreError>,
     ) -> Result<Stepped<T>, Violation> {
         self.devices[device].processes[process].machine = None;
-        self.home.before(device, process, false);
-        let seen = self.home.store(device, process).and_then(|store| {
-            store.reopen()?;
-            let replica = store.begin()?.replica()?;
-            Ok(newest.is_some() && replica.map(|replica| replica.clock) >= newest)
-        });
-        let blow = self.home.after(device, process);
-        self.struck(device, process, blow);
+        let clock = self.reopen(device, process);
+        let landed = clock.map(|clock| newest.is_some() && clock >= newest);
+        let Device { doubts, belief, .. } = &mut self.devices[device];
+        match (&committed, &landed) {
+            // Opening has made it durable, and with it what it saw.
+            (Err(_), Ok(true)) => Doubt::settle_all(doubts, belief),
+            (Err(_), Err(_)) => self.leave_in_doubt(device, newest),
+            _ => {}
+        }
         self.start(device, process)?;
-        Ok(match (committed, seen) {
+        Ok(match (committed, landed) {
             (Ok(()), _) | (Err(_), Ok(true)) => Stepped::Done(value),
             (Err(_), Ok(false)) => Stepped::Failed,
             (Err(_), Err(_)) => Stepped::InDoubt(newest),
         })
+    }
+
+    /// What the engine does with a store that has become unusable without a commit.
+    fn begin_anew(&mut self, device: usize, process: usize) -> Result<(), Violation> {
+        self.devices[device].processes[process].machine = None;
+        drop(self.reopen(device, process));
+        self.start(device, process)
+    }
+
+    /// Opens the store again and reads the clock in it.
+    fn reopen(&mut self, device: usize, process: usize) -> Result<Option<Hlc>, StoreError> {
+        let chaos = self.chaos();
+        self.home.before(device, process, chaos);
+        let clock = self.home.store(device, process).and_then(|store| {
+            store.reopen()?;
+            Ok(store.begin()?.replica()?.map(|replica| replica.clock))
+        });
+        let blow = self.home.after(device, process);
+        self.struck(device, process, blow);
+        clock
+    }
+
+    /// A commit is in doubt: if it landed, then what it saw of the doubts before it is true.
+    fn leave_in_doubt(&mut self, device: usize, newest: Option<Hlc>) {
+        self.devices[device].doubts.extend(Doubt::new(newest, Tentative::Nothing));
     }
 
     fn holder(&self, device: usize, process: usize) -> String {
@@ -934,9 +977,22 @@ impl World {
                 self.call_leaves(device, process)?;
             }
             match effect {
-                Effect::Push { context, batch } => {
+                Effect::Push { context, mut batch } => {
+                    match self.scenario.plant {
+                        Some(Plant::WholeRecordSent) => self.send_whole_records(device, process, &mut batch),
+                        Some(Plant::FreshKeys) => {
+                            let mut fresh = [0; 16];
+                            fresh.copy_from_slice(&self.rng.bytes()[..16]);
+                            for task in batch.tasks.iter_mut().filter(|task| task.attempt > 0) {
+                                task.key = IdempotencyKey(fresh);
+                            }
+                        }
+                        _ => {}
+                    }
                     let outcome = match self.home.store(device, process).and_then(Store::begin) {
                         Ok(tx) => self.checks.leaving(&self.devices[device], &*tx, &batch),
+                        // A step in between has broken the store; nothing can be seen, and nothing leaves.
+                        Err(StoreError::Closed) => continue,
                         Err(error) => Err(error.to_string()),
                     };
                     self.judge(outcome)?;
@@ -998,6 +1054,16 @@ impl World {
         Ok(())
     }
 
+    /// Puts all that the device knows of a record into what is sent of it.
+    fn send_whole_records(&mut self, device: usize, process: usize, batch: &mut PushBatch) {
+        for task in batch.tasks.iter_mut().filter(|task| task.operation == Operation::Update) {
+            let Some(Some(Body::Live(all))) = self.shown(device, process, &task.entity) else { continue };
+            let Ok(mut payload) = Fields::parse(&task.payload) else { continue };
+            payload.0.insert("fields".into(), Value::Object(all));
+            task.payload = payload.to_json().into();
+        }
+    }
+
     // ---- the network ---------------------------------------------------------------------------------------------
 
     fn arrive(&mut self, from: Sender, fate: Fate) {
@@ -1029,8 +1095,13 @@ impl World {
     /// What the server answers, if it lives long enough.
     fn serve(&mut self, body: &[u8]) -> Option<HttpResponse> {
         let server = &mut *self.server;
-        let reply = if self.scenario.plant == Some(Plant::ServerWithoutKeys) {
-            serve_without_keys(body, self.rng.next(), |body| {
+        let forgets = match self.scenario.plant {
+            Some(Plant::ServerWithoutKeys) => Some(self.rng.next()),
+            Some(Plant::KeysForgotten) => Some(self.now_ms / 30_000),
+            _ => None,
+        };
+        let reply = if let Some(salt) = forgets {
+            serve_without_keys(body, salt, |body| {
                 answer_push(body, |request| server.push(&NoPolicy, request))
             })
         } else {
@@ -1054,6 +1125,14 @@ impl World {
             Err(failure) => Err(Failure::new(failure.kind, failure.delivery, failure.message.clone())),
         };
         let mut decoded = decoded;
+        if self.scenario.plant == Some(Plant::AnyPageBelieved)
+            && decoded.is_err()
+            && answer.as_ref().is_ok_and(|response| response.status == 200)
+        {
+            let yes = |task: &PushTask| (task.key, Outcome::Applied(Applied::default()));
+            let results = from.batch.tasks.iter().map(yes).collect();
+            decoded = Ok(PushReply { results, ..PushReply::default() });
+        }
         if let Ok(reply) = &mut decoded {
             reply.server_time = Some(self.true_time());
             for (_, outcome) in &mut reply.results {
