@@ -52,3 +52,16 @@ fn nothing_is_lost_doubled_or_overwritten_on_any_disk() {
         assert!(figures["seeds"] < 50 || figures.get(trouble).is_some_and(|times| *times > 0), "{trouble}");
     }
 }
+
+/// Lives that went wrong once, and what was wrong in them.
+#[test]
+fn lives_that_failed_once_go_well() {
+    for (seed, what) in [
+        (192, "the disk lost a log whose maker had died before its first sync"),
+        (359, "a process was killed after a sync had failed, and what came behind was lost with the power"),
+    ] {
+        if let Err(violation) = live(seed, &scenario(seed)) {
+            panic!("{what}: {violation}");
+        }
+    }
+}
