@@ -612,12 +612,21 @@ impl Driver {
             Ok((outcomes, Err(error))) => self.look_up(commands, outcomes, step.newest_time(), error),
             Err(error) if commands.len() > 1 => {
                 tracing::warn!(%error, "a step was rolled back; its parts are tried alone");
+                self.reopen_after(&error);
                 commands.into_iter().for_each(|command| self.commit(vec![command]));
             }
             Err(error) => {
                 tracing::warn!(%error, "a step was rolled back");
+                self.reopen_after(&error);
                 self.put_off(commands, &error);
             }
+        }
+    }
+
+    /// After an I/O error a store may refuse everything until it is opened again, which the next turn does.
+    fn reopen_after(&mut self, error: &StoreError) {
+        if matches!(error, StoreError::Io(_) | StoreError::Closed) {
+            self.broken = Some(error.clone());
         }
     }
 

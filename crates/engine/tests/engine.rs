@@ -318,6 +318,19 @@ fn a_commit_that_fails_is_looked_up_and_answered_truly() {
     }
 }
 
+/// What a store does after a read or a write failed that was no commit.
+#[test]
+fn a_store_that_became_unusable_is_opened_again() {
+    let store = BrokenStore::new(MemoryStore::default());
+    let control = store.control();
+    let engine = Engine::local(store).build_blocking().unwrap();
+    engine.enqueue_blocking(note(1)).unwrap();
+    control.close();
+    assert!(engine.enqueue_blocking(note(2)).is_err());
+    engine.enqueue_blocking(note(3)).unwrap();
+    assert_eq!(engine.status().unwrap().counts.pending, 2);
+}
+
 #[test]
 fn an_unknown_outcome_is_said_and_repeating_makes_one_task() {
     for landed in [true, false] {

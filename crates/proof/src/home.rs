@@ -4,10 +4,6 @@
 //! each time whether it comes and at which operation. A process dies in the middle of a step or of an opening, the
 //! device loses its power there or in between, reads, writes and syncs fail, the disk is full for a while. It knows
 //! nothing of the world but what [`Home`] says. Tests: `tests/whole_engine.rs`.
-//!
-//! One thing is left out, because the store does not survive it: a process is killed, with the power on, after a sync
-//! has failed and before anybody has closed the file. What the failed sync dropped is still seen by the next process,
-//! which writes behind it, and a power cut later takes all of it. [`Plant::KilledAfterFailedSync`] shows it.
 
 use landfall_core::store::{Store, StoreError};
 use landfall_simdisk::{Directory, Disk, Entered, Fault, Image, Kind};
@@ -60,8 +56,6 @@ pub enum Plant {
     LyingSync,
     /// What is seen at an opening is not made durable by it.
     NoBarrier,
-    /// Processes are killed after a sync has failed, and the kernel lives on.
-    KilledAfterFailedSync,
 }
 
 /// The kinds of trouble that may come in a life, beside crashes.
@@ -119,8 +113,6 @@ struct Place {
     full: u64,
     /// The operation that is to fail.
     armed: Option<Kind>,
-    /// A sync has failed, and not everybody has closed the file since.
-    dropped: bool,
 }
 
 /// Every device with a disk of its own.
@@ -141,7 +133,7 @@ impl DiskHome {
         let place = |_| {
             let disk = Disk::new(lots.draw());
             disk.set_directory(lots.one_of(&[Directory::Strict, Directory::Ordered]));
-            Place { stores: Vec::new(), disk, full: 0, armed: None, dropped: false }
+            Place { stores: Vec::new(), disk, full: 0, armed: None }
         };
         let places = (0..devices).map(place).collect();
         let troubles = Troubles::draw(seed);
@@ -168,7 +160,7 @@ impl DiskHome {
         let place = &mut self.places[device];
         place.disk.power_loss(image, seed);
         place.stores.iter_mut().for_each(|store| *store = None);
-        (place.full, place.dropped) = (0, false);
+        place.full = 0;
         self.count("images");
     }
 }
@@ -233,19 +225,16 @@ impl Home for DiskHome {
 
     fn after(&mut self, device: usize, process: usize) -> Option<Blow> {
         let number = self.enter(device, process);
-        let spares = self.plant != Some(Plant::KilledAfterFailedSync);
-        let Place { disk, armed, dropped, .. } = &mut self.places[device];
+        let Place { disk, armed, .. } = &mut self.places[device];
         let (crashed, hit) = (disk.is_crashed(number), armed.take().filter(|_| disk.was_hit()));
         disk.clear_faults();
-        *dropped |= spares && hit == Some(Kind::EioSync);
-        let dropped = *dropped;
         if !crashed {
             if hit.is_some() {
                 self.count("faults");
             }
             return None;
         }
-        if self.troubles.lots.percent(self.troubles.power) || dropped {
+        if self.troubles.lots.percent(self.troubles.power) {
             self.cut_power(device);
             return Some(Blow::PowerCut);
         }
@@ -260,9 +249,8 @@ impl Home for DiskHome {
         let number = self.enter(device, process);
         let orderly = self.troubles.lots.percent(self.troubles.orderly);
         let place = &mut self.places[device];
-        if orderly || place.dropped {
+        if orderly {
             place.stores[process] = None;
-            place.dropped &= place.stores.iter().any(Option::is_some);
         }
         place.disk.kill(number);
         place.stores[process] = None;

@@ -164,6 +164,7 @@ pub(crate) struct Control {
     next_conflict: Arc<Mutex<Option<Broken>>>,
     reopen_fails: Arc<AtomicBool>,
     refuse_begins: Arc<AtomicUsize>,
+    closed: Arc<AtomicBool>,
     commits: Arc<AtomicUsize>,
     begins: Arc<AtomicUsize>,
 }
@@ -180,6 +181,11 @@ impl Control {
 
     pub(crate) fn next_reopen_fails(&self) {
         self.reopen_fails.store(true, Ordering::SeqCst);
+    }
+
+    /// An I/O error has made the store unusable until it is opened again.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn refuse_begins(&self, times: usize) {
@@ -225,6 +231,9 @@ impl Store for BrokenStore {
         if refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
             return Err(StoreError::Busy("held by somebody else".into()));
         }
+        if self.control.closed.load(Ordering::SeqCst) {
+            return Err(StoreError::Closed);
+        }
         let inner = self.inner.begin()?;
         Ok(Box::new(tx::BrokenTx {
             inner,
@@ -238,6 +247,7 @@ impl Store for BrokenStore {
         if self.control.reopen_fails.swap(false, Ordering::SeqCst) {
             return Err(StoreError::Io("still broken".into()));
         }
+        self.control.closed.store(false, Ordering::SeqCst);
         Ok(())
     }
 
