@@ -220,19 +220,15 @@ impl Step {
     ) -> Result<(), StoreError> {
         entity.reading =
             self.mark_of_what_is_heard(tx)?.map_or(entity.reading, |mark| mark.max(entity.reading));
-        self.doubt_page_under_way(entity);
-        Ok(())
-    }
-
-    fn doubt_page_under_way(&mut self, entity: &StoredEntity) {
         let pull = &mut self.state.pull;
         if pull.call.is_none() || pull.moved.too_many {
-            return;
+            return Ok(());
         }
         pull.moved.records.insert(entity.key.clone());
         if pull.moved.records.len() > MOVED_MAX {
             pull.moved = Moved { records: BTreeSet::new(), too_many: true };
         }
+        Ok(())
     }
 
     /// A verdict tells of an effect at some time on a record that nothing else was heard of. If a reading of the feed from its
@@ -240,12 +236,14 @@ impl Step {
     pub(super) fn base_appears(
         &mut self,
         tx: &mut dyn StoreTx,
-        entity: &StoredEntity,
+        entity: &mut StoredEntity,
     ) -> Result<(), StoreError> {
-        self.doubt_page_under_way(entity);
+        let missed_by = entity.reading;
+        self.base_moves(tx, entity)?;
         let Some(position) = tx.pull_state()? else { return Ok(()) };
-        let is_done = position.cursor.is_some() && !position.sweep;
-        let may_be_missed = is_done && entity.reading < position.will_bring();
+        // One that goes on may just be asking for its last page, and cannot tell either.
+        let has_read = if position.sweep { position.asks > 0 } else { position.cursor.is_some() };
+        let may_be_missed = has_read && missed_by < position.will_bring();
         if may_be_missed && self.can_pull() && self.covers(&position, &entity.key) {
             self.read_anew(tx, position)?;
             let page = self.state.pull.call.take();

@@ -608,7 +608,7 @@ impl Step {
             local_moves |= first.is_some_and(|first| first.id != task.id);
         }
         match verdict == Verdict::Duplicate && entity.base.is_none() && later.is_none() {
-            true => self.base_appears(tx, &entity)?,
+            true => self.base_appears(tx, &mut entity)?,
             false => self.base_moves(tx, &mut entity)?,
         }
         let version = base.version.clone();
