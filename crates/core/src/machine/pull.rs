@@ -239,11 +239,11 @@ impl Step {
         entity: &mut StoredEntity,
     ) -> Result<(), StoreError> {
         let missed_by = entity.reading;
-        // Of a reading that goes on it cannot be said that it should have brought the record.
         self.base_moves(tx, entity)?;
         let Some(position) = tx.pull_state()? else { return Ok(()) };
-        let is_done = position.cursor.is_some() && !position.sweep;
-        let may_be_missed = is_done && missed_by < position.will_bring();
+        // One that goes on may just be asking for its last page, and cannot tell either.
+        let has_read = if position.sweep { position.asks > 0 } else { position.cursor.is_some() };
+        let may_be_missed = has_read && missed_by < position.will_bring();
         if may_be_missed && self.can_pull() && self.covers(&position, &entity.key) {
             self.read_anew(tx, position)?;
             let page = self.state.pull.call.take();
