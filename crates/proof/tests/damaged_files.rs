@@ -164,6 +164,18 @@ struct Came {
     damaged: u64,
 }
 
+/// A log without what is left behind its end of an older one: frames of other salts.
+fn in_force(log: &[u8]) -> &[u8] {
+    const HEAD: usize = 32;
+    const FRAME: usize = 24 + 4_096;
+    let is_of_it = |number: &usize| {
+        let at = HEAD + number * FRAME;
+        log.len() >= at + FRAME && log[at + 8..at + 16] == log[16..24]
+    };
+    let frames = (0..log.len() / FRAME).take_while(is_of_it).count();
+    &log[..log.len().min(HEAD + frames * FRAME)]
+}
+
 /// Opens damaged files as they are, and once more with the wish to rescue them.
 fn look_at(disk: &Disk, files: &Files, known: &Known, came: &mut Came) -> Result<(), String> {
     disk.load(files);
@@ -197,10 +209,12 @@ fn look_at(disk: &Disk, files: &Files, known: &Known, came: &mut Came) -> Result
     }
     let now = disk.files().map_err(|error| error.to_string())?;
     let bytes = |files: &Files, name: &str| files.get(name).cloned().unwrap_or_default();
-    for name in [FILE, &log()] {
-        if bytes(&now, name) != bytes(files, name) {
-            return Err(format!("it was refused ({refused:?}), and {name} changed"));
-        }
+    if bytes(&now, FILE) != bytes(files, FILE) {
+        return Err(format!("it was refused ({refused:?}), and changed"));
+    }
+    // That a file is too short for its log may come to light behind the opening's own commit, which is then in the log.
+    if !bytes(&now, &log()).starts_with(in_force(&bytes(files, &log()))) {
+        return Err(format!("it was refused ({refused:?}), and something of its log is gone"));
     }
     match options().on_corrupt(OnCorrupt::Rescue).open(disk.path(FILE)) {
         Ok(mut store) => {
