@@ -35,7 +35,7 @@ fn sample(seed: u64) -> Sample {
     let mut now_ms = START_MS;
     for _ in 0..3 {
         let mut device = Device::open(&disk, &options(), now_ms, &mut history).unwrap();
-        for number in 0..45 {
+        for number in 0..21 {
             let op = random_op(&mut dice);
             match device.apply(&op, &mut history) {
                 Ok(()) => {}
@@ -43,7 +43,7 @@ fn sample(seed: u64) -> Sample {
                     panic!("{op:?}: {trouble:?}")
                 }
             }
-            if number % 15 == 14 {
+            if number % 7 == 6 {
                 moments.push(disk.files().unwrap());
             }
         }
@@ -218,6 +218,11 @@ fn look_at(disk: &Disk, files: &Files, known: &Known, came: &mut Came) -> Result
     }
     match options().on_corrupt(OnCorrupt::Rescue).open(disk.path(FILE)) {
         Ok(mut store) => {
+            // Another opening may find less to complain of: what it hands out must be true all the same.
+            if store.rescued().is_none() {
+                came.opened += 1;
+                return store.begin().map_or(Ok(()), |tx| known.look(&*tx, false).map(drop));
+            }
             came.rescued += 1;
             let tx = store.begin().map_err(|error| format!("after a rescue: {error:?}"))?;
             let seen = known.look(&*tx, true).map_err(|what| format!("after a rescue: {what}"))?;
