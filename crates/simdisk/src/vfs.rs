@@ -61,7 +61,8 @@ struct Handle {
     node: u64,
     process: Process,
     file: Arc<File>,
-    /// A new journal or log: its first sync makes its name durable.
+    /// A journal or log that may be new: its first sync through this handle makes names durable. As SQLite's own VFS for
+    /// Unix does it, whether or not the file was there: whoever made it may have died before he synced it.
     syncs_directory: Cell<bool>,
     delete_on_close: bool,
     memory: Cell<Option<Arc<SharedMemory>>>,
@@ -492,7 +493,7 @@ fn open(disk: Arc<Shared>, name: String, flags: c_int) -> Result<Handle, c_int> 
         node,
         process,
         file,
-        syncs_directory: Cell::new(known.is_none() && flags & journals != 0),
+        syncs_directory: Cell::new(flags & ffi::SQLITE_OPEN_CREATE != 0 && flags & journals != 0),
         delete_on_close: flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0,
         memory: Cell::new(None),
     })
