@@ -167,3 +167,50 @@ fn the_shared_memory_of_a_file_goes_with_the_last_process_that_used_it() {
     drop(connection);
     put(&bystander, 1).unwrap();
 }
+
+#[test]
+fn a_log_that_a_dead_process_made_gets_its_name_from_the_next_sync() {
+    for kind in [Kind::CrashBefore, Kind::CrashMiddle] {
+        let disk = Disk::new(6);
+        let path = disk.path("x.db");
+        drop(open(&path, "WAL", "EXTRA").unwrap());
+        disk.settle();
+        // It makes the log, writes into it, and dies before or in its first sync.
+        let connection = open(&path, "WAL", "EXTRA").unwrap();
+        let mut at = 1;
+        while !disk.is_crashed(0) {
+            disk.set_fault(Fault::once(kind, at));
+            at += 1;
+            let _ = put(&connection, at as i64);
+        }
+        disk.kill(0);
+        drop(connection);
+        let connection = open(&path, "WAL", "EXTRA").unwrap();
+        put(&connection, 1_000).unwrap();
+        disk.power_loss(Image::DataWithoutDirectory, 1);
+        drop(connection);
+        assert!(numbers(&path).contains(&1_000), "{kind:?}");
+    }
+}
+
+#[test]
+fn reads_truncations_deletions_and_openings_fail_as_told() {
+    for kind in [Kind::EioRead, Kind::EioTruncate, Kind::EioDelete, Kind::EioOpen] {
+        let disk = Disk::new(8);
+        let path = disk.path("x.db");
+        let connection = open(&path, "TRUNCATE", "EXTRA").unwrap();
+        put(&connection, 0).unwrap();
+        drop(connection);
+        disk.set_fault(Fault::forever(kind, 1).of(1));
+        // Another process is not hit.
+        assert_eq!(numbers(&path), [0], "{kind:?}");
+        assert!(!disk.was_hit(), "{kind:?}");
+        let inside = disk.enter(1);
+        let outcome = open(&path, if kind == Kind::EioDelete { "DELETE" } else { "TRUNCATE" }, "EXTRA")
+            .and_then(|connection| put(&connection, 1));
+        drop(inside);
+        assert!(outcome.is_err() && disk.was_hit(), "{kind:?}: {outcome:?}");
+        disk.clear_faults();
+        assert!(numbers(&path).starts_with(&[0]), "{kind:?}");
+    }
+}
