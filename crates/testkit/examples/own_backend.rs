@@ -92,17 +92,18 @@ fn change(shown: &Shown<'_>) -> Change {
     Change::upsert("note", shown.record.entity_id.as_str()).set(field, format!("v{}", shown.fresh))
 }
 
-/// Lives of two devices and more that sync through [`Notes`]; with a rule, and an upgrade in the middle.
-pub(crate) fn lives(count: u64, forgetful: bool) -> Figures {
+/// One life of two devices that sync through [`Notes`], with a rule, and an upgrade in the middle.
+pub(crate) fn life(seed: u64, forgetful: bool) -> Result<Figures, String> {
     let mut trial = Trial::of("note", &change);
     trial.config.conflicts.rules.declare("note.title=client_wins").unwrap();
     let rename = UpcastRules { rename: [("name".into(), "title".into())].into(), ..UpcastRules::default() };
     let note = TypeModel { schema: 2, upcasts: [(1, Upcast::Rules(rename))].into(), ..TypeModel::default() };
     trial.before = Some(Config::default());
     trial.config.model.types.insert("note".into(), note);
-    Campaign::new("own-backend", count).run(|seed| trial.live(seed, Notes { forgetful, ..Notes::default() }))
+    trial.live(seed, Notes { forgetful, ..Notes::default() })
 }
 
 fn main() {
-    println!("{:?}", lives(500, std::env::args().any(|arg| arg == "forgetful")));
+    let forgetful = std::env::args().any(|arg| arg == "forgetful");
+    println!("{:?}", Campaign::new("own-backend", 500).run(|seed| life(seed, forgetful)));
 }

@@ -597,9 +597,12 @@ impl Step {
         if let Some(staged) = entity.staged.take() {
             // With an expected version the effect followed that state directly, so a staged state that is neither the
             // expected one nor the effect's own came after it. Otherwise order is unknown; the feed will tell again.
+            // A record that a reading missed has no version: if it was deleted by this effect, that is what was missed.
             let expected = task.frozen.as_ref().and_then(|frozen| frozen.base_version.as_ref());
-            let stale = staged.version.is_some()
-                && (staged.version.as_ref() == expected || staged.version == applied.version);
+            let stale = match &staged.version {
+                Some(version) => Some(version) == expected || staged.version == applied.version,
+                None => staged.body == base.body,
+            };
             later = (!stale).then_some(staged);
         }
         // Behind a dead letter that it has passed, it comes to lie under that.
