@@ -7,13 +7,13 @@ pub struct Dice(u64);
 impl Dice {
     /// The stream of a seed for one purpose.
     pub fn new(seed: u64, purpose: u64) -> Self {
-        let mut dice = Self(seed);
-        let mixed = dice.next() ^ purpose.wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        Self(mixed)
+        let mut dice = Self(seed ^ purpose.wrapping_mul(0xD6E8_FEB8_6659_FD93));
+        dice.next();
+        dice
     }
 
-    #[allow(clippy::should_implement_trait, reason = "it never ends")]
     /// The next number.
+    #[allow(clippy::should_implement_trait, reason = "it never ends")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

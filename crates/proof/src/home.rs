@@ -5,49 +5,13 @@
 //! device loses its power there or in between, reads, writes and syncs fail, the disk is full for a while. It knows
 //! nothing of the world but what [`Home`] says. Tests: `tests/whole_engine.rs`.
 
+use crate::dice::Dice;
 use landfall_core::store::{Store, StoreError};
 use landfall_simdisk::{Directory, Disk, Entered, Fault, Image, Kind};
 use landfall_sqlite::SqliteStore;
 use landfall_testkit::campaign::Figures;
 use landfall_testkit::sim::home::{Blow, Home};
 use std::time::Duration;
-
-/// A stream of lots (SplitMix64).
-#[derive(Clone, Copy, Debug)]
-pub struct Lots(u64);
-
-impl Lots {
-    /// The stream of a seed for one purpose.
-    pub fn new(seed: u64, purpose: u64) -> Self {
-        let mut lots = Self(seed ^ purpose.wrapping_mul(0xD6E8_FEB8_6659_FD93));
-        lots.draw();
-        lots
-    }
-
-    /// A number.
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.draw() % bound.max(1)
-    }
-
-    /// True in `percent` of 100 cases.
-    pub fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    /// One of these.
-    pub fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
-        of[usize::try_from(self.below(of.len() as u64)).unwrap_or(0)]
-    }
-}
 
 /// What is broken on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +39,7 @@ const FULL_STEPS: u64 = 8;
 /// What goes wrong in one life, and how often.
 #[derive(Debug)]
 struct Troubles {
-    lots: Lots,
+    dice: Dice,
     kinds: Vec<Kind>,
     /// In percent: of the steps that a crash or a failing operation waits for, of the crashes that are power cuts,
     /// of the moments in between that are, and of the processes that end in an orderly way.
@@ -90,17 +54,17 @@ struct Troubles {
 
 impl Troubles {
     fn draw(seed: u64) -> Self {
-        let mut lots = Lots::new(seed, 11);
-        let kinds = TROUBLES.into_iter().filter(|_| lots.percent(50)).collect();
+        let mut dice = Dice::new(seed, 11);
+        let kinds = TROUBLES.into_iter().filter(|_| dice.percent(50)).collect();
         Self {
             kinds,
-            crashes: lots.one_of(&[0, 3, 10, 25]),
-            failures: lots.one_of(&[0, 3, 10, 25]),
-            power: lots.one_of(&[0, 50, 100]),
-            between: lots.one_of(&[0, 20, 60]),
-            orderly: lots.one_of(&[0, 30]),
-            reach: lots.one_of(&[4, 16, 40, 120]),
-            lots,
+            crashes: dice.pick(&[0, 3, 10, 25]),
+            failures: dice.pick(&[0, 3, 10, 25]),
+            power: dice.pick(&[0, 50, 100]),
+            between: dice.pick(&[0, 20, 60]),
+            orderly: dice.pick(&[0, 30]),
+            reach: dice.pick(&[4, 16, 40, 120]),
+            dice,
         }
     }
 }
@@ -129,10 +93,10 @@ pub struct DiskHome {
 impl DiskHome {
     /// Empty disks for so many devices.
     pub fn new(seed: u64, devices: usize, plant: Option<Plant>) -> Self {
-        let mut lots = Lots::new(seed, 12);
+        let mut dice = Dice::new(seed, 12);
         let place = |_| {
-            let disk = Disk::new(lots.draw());
-            disk.set_directory(lots.one_of(&[Directory::Strict, Directory::Ordered]));
+            let disk = Disk::new(dice.next());
+            disk.set_directory(dice.pick(&[Directory::Strict, Directory::Ordered]));
             Place { stores: Vec::new(), disk, full: 0, armed: None }
         };
         let places = (0..devices).map(place).collect();
@@ -156,7 +120,7 @@ impl DiskHome {
     }
 
     fn cut_power(&mut self, device: usize) {
-        let (image, seed) = (self.troubles.lots.one_of(&Image::ALL), self.troubles.lots.draw());
+        let (image, seed) = (self.troubles.dice.pick(&Image::ALL), self.troubles.dice.next());
         let place = &mut self.places[device];
         place.disk.power_loss(image, seed);
         place.stores.iter_mut().for_each(|store| *store = None);
@@ -202,20 +166,20 @@ impl Home for DiskHome {
         if !chaos {
             return;
         }
-        let Troubles { lots, kinds, crashes, failures, reach, .. } = &mut self.troubles;
-        if lots.percent(*crashes) {
-            let kind = lots.one_of(&[Kind::CrashBefore, Kind::CrashMiddle]);
-            place.disk.set_fault(Fault::once(kind, 1 + lots.below(*reach)).of(number));
+        let Troubles { dice, kinds, crashes, failures, reach, .. } = &mut self.troubles;
+        if dice.percent(*crashes) {
+            let kind = dice.pick(&[Kind::CrashBefore, Kind::CrashMiddle]);
+            place.disk.set_fault(Fault::once(kind, 1 + dice.below(*reach)).of(number));
         }
         if place.full > 0 {
             place.full -= 1;
             place.armed = Some(Kind::Full);
             place.disk.set_fault(Fault::forever(Kind::Full, 1));
-        } else if !kinds.is_empty() && lots.percent(*failures) {
-            let (kind, at) = (lots.one_of(kinds), 1 + lots.below(*reach));
+        } else if !kinds.is_empty() && dice.percent(*failures) {
+            let (kind, at) = (dice.pick(kinds), 1 + dice.below(*reach));
             place.armed = Some(kind);
             if kind == Kind::Full {
-                place.full = lots.below(FULL_STEPS);
+                place.full = dice.below(FULL_STEPS);
                 place.disk.set_fault(Fault::forever(kind, at));
             } else {
                 place.disk.set_fault(Fault::once(kind, at).of(number));
@@ -234,7 +198,7 @@ impl Home for DiskHome {
             }
             return None;
         }
-        if self.troubles.lots.percent(self.troubles.power) {
+        if self.troubles.dice.percent(self.troubles.power) {
             self.cut_power(device);
             return Some(Blow::PowerCut);
         }
@@ -247,7 +211,7 @@ impl Home for DiskHome {
 
     fn end(&mut self, device: usize, process: usize) {
         let number = self.enter(device, process);
-        let orderly = self.troubles.lots.percent(self.troubles.orderly);
+        let orderly = self.troubles.dice.percent(self.troubles.orderly);
         let place = &mut self.places[device];
         if orderly {
             place.stores[process] = None;
@@ -257,7 +221,7 @@ impl Home for DiskHome {
     }
 
     fn loses_power(&mut self, device: usize) -> bool {
-        if !self.troubles.lots.percent(self.troubles.between) {
+        if !self.troubles.dice.percent(self.troubles.between) {
             return false;
         }
         self.inside = None;

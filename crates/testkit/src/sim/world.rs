@@ -669,6 +669,10 @@ impl World {
                         let error = format!("{error:?}");
                         let kind = error.split('(').next().unwrap_or_default();
                         self.say(format!("device {device}.{process} does not start: {kind}"));
+                        if self.healed && blow.is_none() {
+                            return self
+                                .judge(Err(format!("G1: the store of device {device} is lost: {kind}")));
+                        }
                     }
                     // One that did not start has nothing open.
                     self.home.end(device, process);
