@@ -1,7 +1,7 @@
 //! docs/proof-ledger.md: what was ever proven, by which commit, and the sums over all of it.
 //!
 //! The file is its own database: rows are read back from the table, and everything above it is written anew. A slice
-//! that goes on where the last one stopped, on the same day and commit, becomes a part of its row. Tests are at the end.
+//! that goes on where the last one stopped, of the same commit becomes a part of its row. Tests are at the end.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,12 +11,11 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::figures::{Job, grouped, in_words};
 
-const HEAD: &str = "| date | commit | job | seeds from | to | minutes | what was done | failing seeds |";
+const HEAD: &str = "| commit | job | seeds from | to | minutes | what was done | failing seeds |";
 
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
-    pub(crate) date: String,
     pub(crate) commit: String,
     pub(crate) name: String,
     pub(crate) job: Job,
@@ -55,7 +54,6 @@ impl Ledger {
         let same = |old: &&mut Entry| {
             old.name == entry.name
                 && old.commit == entry.commit
-                && old.date == entry.date
                 && old.job.to == entry.job.from
                 && old.job.failed_seeds.is_empty()
         };
@@ -102,8 +100,8 @@ names failing seeds stays, and so does the test that keeps each of them.
         text.push_str(&self.totals());
         text.push_str("\n\n## Rows\n\n");
         text.push_str(HEAD);
-        text.push_str("\n|---|---|---|---:|---:|---:|---|---|\n");
-        for Entry { date, commit, name, job } in &self.entries {
+        text.push_str("\n|---|---|---:|---:|---:|---|---|\n");
+        for Entry { commit, name, job } in &self.entries {
             let failed = if job.failed_seeds.is_empty() {
                 "none".to_owned()
             } else {
@@ -111,7 +109,7 @@ names failing seeds stays, and so does the test that keeps each of them.
             };
             let _ = writeln!(
                 text,
-                "| {date} | {commit} | {name} | {} | {} | {:.1} | {} | {failed} |",
+                "| {commit} | {name} | {} | {} | {:.1} | {} | {failed} |",
                 job.from,
                 job.to,
                 job.seconds / 60.0,
@@ -138,8 +136,8 @@ names failing seeds stays, and so does the test that keeps each of them.
 
 fn parse_row(line: &str) -> Result<Entry> {
     let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
-    let [date, commit, name, from, to, minutes, done, failed] = cells[..] else {
-        anyhow::bail!("{} cells, not 8", cells.len())
+    let [commit, name, from, to, minutes, done, failed] = cells[..] else {
+        anyhow::bail!("{} cells, not 7", cells.len())
     };
     let figures = done.split("; ").map(|figure| {
         let (name, number) = figure.rsplit_once(' ').context("a figure without a number")?;
@@ -147,7 +145,6 @@ fn parse_row(line: &str) -> Result<Entry> {
     });
     let failed = failed.split_whitespace().filter(|text| *text != "none").map(str::parse);
     Ok(Entry {
-        date: date.to_owned(),
         commit: commit.to_owned(),
         name: name.to_owned(),
         job: Job {
@@ -167,7 +164,6 @@ mod tests {
     fn entry(commit: &str, from: u64, to: u64, failed: &[u64]) -> Entry {
         let figures = [("seeds", to - from), ("failed", failed.len() as u64), ("damaged files", 1_234)];
         Entry {
-            date: "2026-11-25".into(),
             commit: commit.into(),
             name: "sim".into(),
             job: Job {
@@ -205,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_row_that_cannot_be_read_is_an_error() {
-        let text = Ledger::default().render() + "| 2026-11-25 | abc | sim | 0 | x | 1.0 | seeds 1 | none |\n";
+        let text = Ledger::default().render() + "| abc | sim | 0 | x | 1.0 | seeds 1 | none |\n";
         assert!(format!("{:#}", Ledger::parse(&text).unwrap_err()).contains("not a row"));
         assert!(Ledger::parse("## Rows\n| something else |").is_err());
     }

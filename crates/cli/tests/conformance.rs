@@ -9,7 +9,7 @@ mod support;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Stdio;
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -137,10 +137,8 @@ fn what_is_no_sync_endpoint_is_told_apart_from_one_that_breaks_rules() {
     assert!(Stored::of_tenant(&server.stop(), "default").is_empty());
 }
 
-#[test]
-fn ctrl_c_ends_it_and_deletes_what_was_made() {
-    let scratch = Scratch::new("conformance");
-    let server = Server::start(scratch.path("server.db"));
+/// The command, its output and what of it has come so far: some checks are done, and some are not.
+fn in_the_middle(server: &Server) -> (Child, BufReader<ChildStdout>, String) {
     let mut command = landfall();
     command.args(["conformance", &server.endpoint()]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -149,6 +147,14 @@ fn ctrl_c_ends_it_and_deletes_what_was_made() {
     while !text.contains("base_version") {
         assert_ne!(out.read_line(&mut text).unwrap(), 0, "{text}");
     }
+    (child, out, text)
+}
+
+#[test]
+fn ctrl_c_ends_it_and_deletes_what_was_made() {
+    let scratch = Scratch::new("conformance");
+    let server = Server::start(scratch.path("server.db"));
+    let (mut child, mut out, mut text) = in_the_middle(&server);
     signal("INT", child.id());
     out.read_to_string(&mut text).unwrap();
     let status = wait(&mut child, Duration::from_secs(15)).expect("it ends at Ctrl-C");
@@ -165,14 +171,7 @@ fn ctrl_c_ends_it_and_deletes_what_was_made() {
 fn a_server_that_goes_away_is_said_to_be_gone_not_broken() {
     let scratch = Scratch::new("conformance");
     let server = Server::start(scratch.path("server.db"));
-    let mut command = landfall();
-    command.args(["conformance", &server.endpoint()]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    let mut text = String::new();
-    while !text.contains("base_version") {
-        assert_ne!(out.read_line(&mut text).unwrap(), 0, "{text}");
-    }
+    let (mut child, mut out, mut text) = in_the_middle(&server);
     drop(server);
     out.read_to_string(&mut text).unwrap();
     let status = wait(&mut child, Duration::from_secs(30)).expect("it ends");

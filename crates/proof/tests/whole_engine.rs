@@ -13,7 +13,6 @@ use landfall_server::state::{MemoryRecords, Policy, Records, Refusal, push_with}
 use landfall_testkit::campaign::{Campaign, Figures, note};
 use landfall_testkit::sim::home::Backend;
 use landfall_testkit::sim::{Scenario, Stats, run_on};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 /// Lives in every run of the tests.
@@ -39,14 +38,8 @@ fn live_with(
     plant: Option<Plant>,
     server: impl Fn() -> Box<dyn Backend>,
 ) -> Result<(Stats, Figures), String> {
-    let once = || {
-        let home = DiskHome::new(seed, scenario.devices, plant);
-        run_on(seed, scenario, Box::new(home), server())
-    };
-    match catch_unwind(AssertUnwindSafe(once)) {
-        Ok(outcome) => outcome.map_err(|violation| format!("{violation:?}")),
-        Err(_) => Err("a panic".into()),
-    }
+    let home = DiskHome::new(seed, scenario.devices, plant);
+    run_on(seed, scenario, Box::new(home), server()).map_err(|violation| format!("{violation:?}"))
 }
 
 fn live_twice(seed: u64) -> Result<Figures, String> {

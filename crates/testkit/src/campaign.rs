@@ -15,12 +15,14 @@
 //!
 //! It knows nothing of what a life is. Tests are at the end of the file.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::num::NonZero;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -107,7 +109,8 @@ impl Campaign {
                         if seed >= self.range.end {
                             break;
                         }
-                        let outcome = live(seed);
+                        let outcome = catch_unwind(AssertUnwindSafe(|| live(seed)))
+                            .unwrap_or_else(|panic| Err(words_of(&*panic)));
                         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                         *done.0.entry("seeds").or_default() += 1;
                         match outcome {
@@ -134,6 +137,13 @@ impl Campaign {
         assert!(failures.is_empty(), "{}", report(self.job, &failures));
         figures
     }
+}
+
+/// A life that panics has failed like any other.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("a panic: {}", text.unwrap_or("its text is above"))
 }
 
 /// Writes down what a proof did that is no matter of seeds, as [`Campaign::run`] does for one that is.
@@ -223,6 +233,17 @@ mod tests {
         }));
         assert_eq!(lived.load(Ordering::Relaxed), 100);
         std::panic::resume_unwind(outcome.unwrap_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "LANDFALL_SEED=3 shows it alone): a panic: by chance 3")]
+    fn a_life_that_panics_has_failed() {
+        campaign(&[]).run(|seed| {
+            if seed == 3 {
+                panic!("by chance {seed}");
+            }
+            Ok(Figures::new())
+        });
     }
 
     #[test]
