@@ -28,10 +28,11 @@ enum Step {
     Build,
     Test,
     Features,
+    Schedules,
     Cipher,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step::Format,
     Step::Clippy,
     Step::Walls,
@@ -39,6 +40,7 @@ const STEPS: [Step; 8] = [
     Step::Build,
     Step::Test,
     Step::Features,
+    Step::Schedules,
     Step::Cipher,
 ];
 
@@ -52,6 +54,7 @@ impl Step {
             Self::Build => "build",
             Self::Test => "test",
             Self::Features => "features",
+            Self::Schedules => "schedules",
             Self::Cipher => "cipher",
         }
     }
@@ -77,6 +80,15 @@ impl Step {
                 "--test=metrics_facade",
                 "--test=telemetry",
                 "--locked",
+            ]),
+            // Another scheduler takes the place of the system's threads, hence a folder of its own.
+            Self::Schedules => Some(&[
+                "test",
+                "--package=landfall-engine",
+                "--lib",
+                "--locked",
+                "--target-dir=target/shuttle",
+                "schedules",
             ]),
             // SQLCipher takes the place of SQLite in a whole build, hence a folder of its own: some ten minutes the first
             // time, with perl and make.
@@ -107,7 +119,13 @@ impl Step {
             Self::Clippy => {
                 Some(Component { rustup: "clippy", debian: "rust-clippy", probe: &["clippy", "--version"] })
             }
-            Self::Walls | Self::Words | Self::Build | Self::Test | Self::Features | Self::Cipher => None,
+            Self::Walls
+            | Self::Words
+            | Self::Build
+            | Self::Test
+            | Self::Features
+            | Self::Schedules
+            | Self::Cipher => None,
         }
     }
 
@@ -115,7 +133,7 @@ impl Step {
         match self {
             Self::Walls => println!("{}", walls::check(workspace)?),
             Self::Words => println!("{}", words::check(workspace)?),
-            Self::Format | Self::Clippy | Self::Build | Self::Features | Self::Cipher => {
+            Self::Format | Self::Clippy | Self::Build | Self::Features | Self::Schedules | Self::Cipher => {
                 run_cargo(self, workspace, options)?;
             }
             Self::Test => run_tests(workspace, options, tally.insert(Tally::default()))?,
@@ -178,7 +196,10 @@ impl Options {
             Some("left out (--only)")
         } else if self.fast && step == Step::Clippy {
             Some("left out (--fast)")
-        } else if matches!(step, Step::Features | Step::Cipher) && !self.nightly && self.only.is_empty() {
+        } else if matches!(step, Step::Features | Step::Schedules | Step::Cipher)
+            && !self.nightly
+            && self.only.is_empty()
+        {
             Some("left out (--nightly)")
         } else {
             None
@@ -203,8 +224,9 @@ Runs everything that must hold before a commit, in this order, and stops at the 
 
 options:
   --fast        leave out clippy, and slow suites (sets {TIER}=fast for the tests)
-  --nightly     a million cases of each law of the merge, twenty times the simulator's seeds, and
-                encrypted stores and other features; about an hour (sets {TIER}=nightly for the tests)
+  --nightly     a million cases of each law of the merge, four times the lives of each proof, schedules of
+                threads, encrypted stores and other features; some hours (sets {TIER}=nightly for the
+                tests). `cargo xtask prove` goes on for as long as you say
   --only STEP   run this step alone; may be given more than once
 
 The last line is the sum over all tests: `N passed, N failed`. The exit code is 0 only if every step passed."
@@ -283,6 +305,9 @@ fn require_components(workspace: &Workspace, steps: &[Step]) -> Result<()> {
 
 fn command(step: Step, workspace: &Workspace, options: &Options) -> std::process::Command {
     let mut command = workspace.cargo(step.cargo_args().unwrap_or_default());
+    if step == Step::Schedules {
+        command.env("RUSTFLAGS", "--cfg shuttle");
+    }
     if options.fast {
         command.env(TIER, "fast");
     }
