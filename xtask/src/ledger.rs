@@ -1,7 +1,7 @@
 //! docs/proof-ledger.md: what was ever proven, by which commit, and the sums over all of it.
 //!
 //! The file is its own database: rows are read back from the table, and everything above it is written anew. A slice
-//! that goes on where the last one stopped, of the same commit becomes a part of its row. Tests are at the end.
+//! of the same commit that goes on where the last one stopped becomes a part of its row. Tests are at the end.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,6 +12,24 @@ use anyhow::{Context as _, Result, ensure};
 use crate::figures::{Job, grouped, in_words};
 
 const HEAD: &str = "| commit | job | seeds from | to | minutes | what was done | failing seeds |";
+
+/// What a row tells of all that a job counts.
+const TOLD: &[&str] = &[
+    "seeds",
+    "failed",
+    "images",
+    "cut while recovering",
+    "faults",
+    "kills",
+    "crashes",
+    "failed commits",
+    "bad answers",
+    "changes",
+    "requests",
+    "effects",
+    "conflicts",
+    "executions",
+];
 
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +68,8 @@ impl Ledger {
         self.entries.iter().filter(|entry| entry.name == name).map(|entry| entry.job.to).max().unwrap_or(0)
     }
 
-    pub(crate) fn enter(&mut self, entry: Entry) {
+    pub(crate) fn enter(&mut self, mut entry: Entry) {
+        entry.job.figures.retain(|name, _| TOLD.contains(&name.as_str()));
         let same = |old: &&mut Entry| {
             old.name == entry.name
                 && old.commit == entry.commit
@@ -162,7 +181,7 @@ mod tests {
     use super::*;
 
     fn entry(commit: &str, from: u64, to: u64, failed: &[u64]) -> Entry {
-        let figures = [("seeds", to - from), ("failed", failed.len() as u64), ("damaged files", 1_234)];
+        let figures = [("seeds", to - from), ("failed", failed.len() as u64), ("images", 1_234)];
         Entry {
             commit: commit.into(),
             name: "sim".into(),

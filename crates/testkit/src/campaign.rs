@@ -23,7 +23,7 @@ use std::io::{self, Write as _};
 use std::num::NonZero;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 
 /// A rule that is broken everywhere need not be shown more often than this.
 const FAILURES_MAX: usize = 20;
+/// Names the file that a line about each campaign is appended to.
+const FIGURES: &str = "LANDFALL_FIGURES";
 /// How often a campaign that goes by the clock says how far it is.
 const NEWS: Duration = Duration::from_secs(30);
 
@@ -47,6 +49,8 @@ pub struct Campaign {
     /// Whether one life was asked for by its number.
     single: bool,
     threads: usize,
+    /// Where it is written down.
+    figures: Option<PathBuf>,
 }
 
 impl Campaign {
@@ -73,7 +77,8 @@ impl Campaign {
         };
         let until = if single.is_some() { None } else { time.map(|time| Instant::now() + time) };
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        Self { job, range, until, single: single.is_some(), threads }
+        let figures = var(FIGURES).map(PathBuf::from);
+        Self { job, range, until, single: single.is_some(), threads, figures }
     }
 
     /// One life after the other, for proofs that have the machine to themselves.
@@ -133,7 +138,10 @@ impl Campaign {
         figures.insert("failed", failures.len() as u64);
         let to = next.load(Ordering::Relaxed).min(self.range.end);
         let failed: Vec<u64> = failures.iter().map(|(seed, _)| *seed).collect();
-        record(&line(self.job, self.range.start..to, started.elapsed(), &figures, &failed));
+        record(
+            self.figures.as_deref(),
+            &line(self.job, self.range.start..to, started.elapsed(), &figures, &failed),
+        );
         assert!(failures.is_empty(), "{}", report(self.job, &failures));
         figures
     }
@@ -148,7 +156,8 @@ fn words_of(panic: &(dyn Any + Send)) -> String {
 
 /// Writes down what a proof did that is no matter of seeds, as [`Campaign::run`] does for one that is.
 pub fn note(job: &str, took: Duration, figures: &Figures) {
-    record(&line(job, 0..0, took, figures, &[]));
+    let path = std::env::var_os(FIGURES).map(PathBuf::from);
+    record(path.as_deref(), &line(job, 0..0, took, figures, &[]));
 }
 
 /// Adds up.
@@ -180,12 +189,12 @@ fn line(job: &str, range: Range<u64>, took: Duration, figures: &Figures, failed:
     line.to_string()
 }
 
-fn record(line: &str) {
-    let Some(path) = std::env::var_os("LANDFALL_FIGURES") else { return };
-    let file = OpenOptions::new().append(true).create(true).open(&path);
+fn record(path: Option<&Path>, line: &str) {
+    let Some(path) = path else { return };
+    let file = OpenOptions::new().append(true).create(true).open(path);
     // One write: lines of programs that run side by side do not mix.
     if let Err(error) = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())) {
-        let _ = writeln!(io::stderr(), "LANDFALL_FIGURES={}: {error}", Path::new(&path).display());
+        let _ = writeln!(io::stderr(), "{FIGURES}={}: {error}", path.display());
     }
 }
 
@@ -244,6 +253,18 @@ mod tests {
             }
             Ok(Figures::new())
         });
+    }
+
+    #[test]
+    fn what_is_done_is_written_down_where_the_environment_says() {
+        let path = std::env::temp_dir().join(format!("landfall-campaign-{}", std::process::id()));
+        let figures = path.display().to_string();
+        for _ in 0..2 {
+            campaign(&[("LANDFALL_FIGURES", &figures)]).run(|_| Ok(Figures::new()));
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(text.lines().filter(|line| line.contains("\"seeds\":100")).count(), 2, "{text}");
     }
 
     #[test]
