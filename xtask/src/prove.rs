@@ -62,9 +62,9 @@ const JOBS: &[Job] = &[
     ),
     job(
         "hostile-network",
-        "landfall-testkit",
+        "landfall-cli",
         "hostile_network",
-        "whatever_the_network_does_each_change_has_one_effect",
+        "a_life_on_a_hostile_network_ends_with_one_effect_of_each_change",
         1,
     ),
     job("fuzz", "landfall-proof", "fuzz", "changed_inputs_keep_the_laws", 4),
@@ -146,7 +146,7 @@ jobs:",
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let jobs = options.chosen();
     let commit = workspace.clean_commit(&[Ledger::PATH])?;
-    build(workspace, &jobs)?;
+    build(workspace)?;
     let shares: u32 = jobs.iter().map(|job| job.share).sum();
     let mut failed = Vec::new();
     for job in jobs {
@@ -174,13 +174,18 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     Ok(ExitCode::FAILURE)
 }
 
-fn build(workspace: &Workspace, jobs: &[&Job]) -> Result<()> {
-    let mut args = vec!["test".to_owned(), "--release".into(), "--locked".into(), "--no-run".into()];
-    for job in jobs {
+/// Builds and runs all programs of all jobs in one way, so that nothing is compiled twice. Which tests run is for `rest`.
+fn cargo(workspace: &Workspace, rest: &[&str]) -> std::process::Command {
+    let mut args = vec!["test".to_owned(), "--release".into(), "--locked".into()];
+    for job in JOBS {
         args.extend([format!("--package={}", job.package), format!("--test={}", job.program)]);
     }
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let status = workspace.cargo(&args).status().context("cannot start cargo")?;
+    args.extend(rest.iter().map(ToString::to_string));
+    workspace.cargo(&args.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn build(workspace: &Workspace) -> Result<()> {
+    let status = cargo(workspace, &["--no-run"]).status().context("cannot start cargo")?;
     ensure!(status.success(), "the proofs do not build ({status})");
     Ok(())
 }
@@ -189,11 +194,7 @@ fn build(workspace: &Workspace, jobs: &[&Job]) -> Result<()> {
 fn slice(workspace: &Workspace, job: &Job, time: Duration, commit: &str) -> Result<Entry> {
     let mut ledger = Ledger::read(workspace.root())?;
     let file = figures::new_file();
-    let package = format!("--package={}", job.package);
-    let program = format!("--test={}", job.program);
-    let args = ["test", "--release", "--locked", &package, &program, "--", "--exact", job.test];
-    let status = workspace
-        .cargo(&args)
+    let status = cargo(workspace, &["--quiet", "--", "--exact", job.test])
         .env(FIGURES, &file)
         .env("LANDFALL_MINUTES", (time.as_secs_f64() / 60.0).to_string())
         .env("LANDFALL_FROM", ledger.next_seed(job.name).to_string())
@@ -239,6 +240,21 @@ mod tests {
             &["5"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    /// A name that leads nowhere would be noticed only when somebody has an hour.
+    #[test]
+    fn every_job_is_a_test_that_lives_a_campaign_of_that_name() {
+        let root = Workspace::find().unwrap();
+        for job in JOBS {
+            let folder = job.package.trim_start_matches("landfall-");
+            let path = root.root().join(format!("crates/{folder}/tests/{}.rs", job.program));
+            let text =
+                std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            for part in [format!("fn {}()", job.test), format!("Campaign::new(\"{}\"", job.name)] {
+                assert!(text.contains(&part), "{}: {part} is not in {}", job.name, path.display());
+            }
         }
     }
 

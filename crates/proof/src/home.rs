@@ -205,7 +205,7 @@ impl Home for DiskHome {
         let place = &mut self.places[device];
         place.disk.kill(number);
         place.stores[process] = None;
-        self.count("kills");
+        self.count("deaths");
         Some(Blow::Killed)
     }
 

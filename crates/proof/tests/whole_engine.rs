@@ -59,7 +59,7 @@ fn live_twice(seed: u64) -> Result<Figures, String> {
 fn nothing_is_lost_doubled_or_overwritten_on_any_disk() {
     let figures = Campaign::new("whole-engine", LIVES).run(live_twice);
     println!("{figures:?}");
-    for trouble in ["images", "kills", "faults"] {
+    for trouble in ["images", "deaths", "faults"] {
         assert!(figures["seeds"] < 50 || figures.get(trouble).is_some_and(|times| *times > 0), "{trouble}");
     }
 }

@@ -323,7 +323,7 @@ impl<'a, B: Backend> World<'a, B> {
             }),
             Happening::Kill { device } => {
                 self.say(format!("device {device} is killed"));
-                self.count("kills");
+                self.count("deaths");
                 self.devices[device].machine = None;
                 let wait = self.rng.below(20_000);
                 self.later(wait, Happening::Sync { device });

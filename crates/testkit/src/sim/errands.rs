@@ -109,7 +109,7 @@ pub const MUST_HAPPEN: [&str; 52] = [
     "groups enqueued",
     "groups that took effect",
     "ids learnt",
-    "kills",
+    "deaths",
     "late answers after a switch",
     "late copies",
     "late pages after a switch",

@@ -663,7 +663,7 @@ impl World {
 
     fn kill(&mut self, device: usize, process: usize) {
         if self.devices[device].processes[process].machine.take().is_some() {
-            self.count("kills");
+            self.count("deaths");
             self.devices[device].processes[process].life += 1;
             self.say(format!("device {device}.{process} dies"));
             let wait = self.rng.below(8_000);
