@@ -323,6 +323,9 @@ pub struct PullState {
     pub asks: u32,
     /// Whether this reading has to end with a look for records that did not come.
     pub sweep: bool,
+    /// Whether another reading has to follow, because this one may have missed what a late verdict told of.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub again: bool,
     /// How far that look has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swept_to: Option<EntityKey>,
@@ -348,9 +351,11 @@ impl PullState {
         mark < self.heard_of()
     }
 
-    /// The mark of a record that this reading will bring once the backend has it.
-    pub fn will_bring(&self) -> u64 {
-        self.mark(0)
+    /// The mark of a record that is made now. While it is read from the beginning, nobody can say later whether the reading
+    /// came by the record before the backend had it; what is made after the end comes behind the cursor.
+    pub fn made(&self) -> u64 {
+        let goes_on = self.sweep || self.cursor.is_none();
+        if goes_on { self.mark(0) } else { self.brought() }
     }
 
     fn mark(&self, ask: u32) -> u64 {

@@ -250,7 +250,7 @@ fn conflict_of_1(id: ConflictId) -> ConflictRecord {
 fn pull_state() -> PullState {
     let swept_to = Some(EntityKey::new("note", "n"));
     let types = ["note".to_owned()].into();
-    PullState { cursor: Some("17".into()), reading: 2, asks: 0, sweep: true, swept_to, types }
+    PullState { cursor: Some("17".into()), reading: 2, asks: 0, sweep: true, again: false, swept_to, types }
 }
 
 fn quarantined() -> Quarantined {

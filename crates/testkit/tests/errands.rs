@@ -133,6 +133,7 @@ fn lives_that_failed_once_go_well() {
         (6291, "a record whose making was heard of too late had been deleted and forgotten by then"),
         (27299, "the same in another life"),
         (12680, "the same, read anew meanwhile"),
+        (75769, "the same, heard of while the feed was first read"),
         (3881, "no fault: a fork repeated a reference that its user had let go"),
         (12762, "no fault: a record that was made anew repeated such a reference"),
         (15649, "no fault: the same after a decision"),

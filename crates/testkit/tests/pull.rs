@@ -359,6 +359,41 @@ fn what_is_confirmed_while_the_first_page_is_under_way_is_not_missed() {
     assert_eq!(bench.view("1"), r#"{"a":1}"#);
 }
 
+/// The answer to a creation is late, and comes while the feed is read from its beginning: nobody can say whether the reading had
+/// come by the record before it was there, so one more follows.
+#[test]
+fn a_late_verdict_during_a_reading_makes_it_be_read_once_more() {
+    for is_there in [false, true] {
+        let types = Some(BTreeSet::from(["note".to_owned()]));
+        let mut bench = reading_of(PullConfig { types, ..PullConfig::default() });
+        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+        bench.wait(Duration::from_secs(60));
+        let again = bench.last_sent();
+        bench.outcome(
+            &again,
+            &Outcome::Duplicate(Applied { version: Some("1".into()), ..Applied::default() }),
+        );
+        assert_eq!((bench.view("1"), bench.pages.len()), (r#"{"a":1}"#.into(), 1));
+        bench.page(Vec::new(), "c1", false);
+        bench.run();
+        assert_eq!(bench.view("1"), r#"{"a":1}"#, "not missed before the second reading has ended");
+        assert_eq!((bench.pages.len(), &bench.pages[1].1.cursor), (2, &None));
+        let found = if is_there { vec![theirs("1", r#"{"a":1}"#, "1")] } else { Vec::new() };
+        bench.page(found, "c2", false);
+        bench.run();
+        let expected = if is_there { r#"{"a":1}"# } else { "deleted" };
+        assert_eq!(
+            (bench.view("1").as_str(), bench.pages.len()),
+            (expected, 2),
+            "it is read twice, not for ever"
+        );
+        assert!(bench.reports.last().unwrap().is_complete());
+    }
+}
+
 #[test]
 fn waiting_for_silence_does_not_spin() {
     let mut bench = Bench::reading();

@@ -133,7 +133,12 @@ impl Step {
         }
         let mut position = self.position(tx)?;
         if position.swept_to.is_some() {
-            return self.sweep(tx, position);
+            self.sweep(tx, position)?;
+            position = self.position(tx)?;
+            if position.swept_to.is_some() || self.state.pull.done {
+                return Ok(());
+            }
+            // It has to be read once more.
         }
         if self.state.pull.doubts >= DOUBTS_MAX && !self.state.calls.is_empty() {
             return Ok(());
@@ -238,25 +243,29 @@ impl Step {
         tx: &mut dyn StoreTx,
         entity: &mut StoredEntity,
     ) -> Result<(), StoreError> {
-        let missed_by = entity.reading;
+        let made = entity.reading;
         self.base_moves(tx, entity)?;
-        let Some(position) = tx.pull_state()? else { return Ok(()) };
-        // One that goes on may just be asking for its last page, and cannot tell either.
-        let has_read = if position.sweep { position.asks > 0 } else { position.cursor.is_some() };
-        let may_be_missed = has_read && missed_by < position.will_bring();
-        if may_be_missed && self.can_pull() && self.covers(&position, &entity.key) {
-            self.read_anew(tx, position)?;
-            let page = self.state.pull.call.take();
-            self.effects.extend(page.map(|(call, _)| Effect::Cancel(call)));
-            self.backend_called();
+        let Some(mut position) = tx.pull_state()? else { return Ok(()) };
+        let has_begun = if position.sweep { position.asks > 0 } else { position.cursor.is_some() };
+        let may_be_missed = has_begun && made < position.brought();
+        if !may_be_missed || !self.can_pull() || !self.covers(&position, &entity.key) {
+            return Ok(());
         }
+        if position.sweep {
+            position.again = true;
+            return self.put_position(tx, &position);
+        }
+        self.read_anew(tx, position)?;
+        let page = self.state.pull.call.take();
+        self.effects.extend(page.map(|(call, _)| Effect::Cancel(call)));
+        self.backend_called();
         Ok(())
     }
 
     /// The mark of a record that is made now.
     pub(super) fn mark_of_what_is_made(&self, tx: &dyn StoreTx) -> Result<u64, StoreError> {
         let first = PullState { reading: 1, ..PullState::default() };
-        Ok(tx.pull_state()?.unwrap_or(first).will_bring())
+        Ok(tx.pull_state()?.unwrap_or(first).made())
     }
 
     /// The feed is read from its beginning, and what it does not bring is gone.
@@ -266,6 +275,7 @@ impl Step {
             reading: position.reading.saturating_add(1),
             asks: 0,
             sweep: true,
+            again: false,
             swept_to: None,
             types: position.types,
         };
@@ -318,7 +328,9 @@ impl Step {
             return Ok(());
         }
         self.state.pull.doubts = 0;
-        let mut position = PullState { cursor: Some(page.cursor.clone()), ..asked.clone() };
+        // Also what was found out since the page was asked for.
+        let again = tx.pull_state()?.is_some_and(|now| now.again && now.reading == asked.reading);
+        let mut position = PullState { cursor: Some(page.cursor.clone()), again, ..asked.clone() };
         for change in &page.changes {
             match change {
                 Ok(remote) if self.wants(&remote.key) => {
@@ -449,6 +461,9 @@ impl Step {
         position.swept_to = page.last;
         self.state.pull.more_to_sweep = position.swept_to.is_some();
         if position.swept_to.is_none() {
+            if position.again {
+                return self.read_anew(tx, position);
+            }
             position.sweep = false;
             self.state.pull.done = true;
         }

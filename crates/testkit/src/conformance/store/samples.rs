@@ -230,7 +230,7 @@ fn field_conflict() -> FieldConflict {
 pub fn pull_state(reading: u32) -> PullState {
     let (cursor, swept_to) = (Some("\"17\"\u{0}".into()), Some(note("swept")));
     let types = ["note".to_owned(), "é".to_owned()].into();
-    PullState { cursor, reading, asks: 7, sweep: true, swept_to, types }
+    PullState { cursor, reading, asks: 7, sweep: true, again: true, swept_to, types }
 }
 
 /// A remote record that could not be taken in.
