@@ -211,6 +211,8 @@ pub struct Step {
     hushed: Option<Stream>,
     replica: Option<Replica>,
     replica_changed: bool,
+    /// The newest time given out.
+    newest: Option<Hlc>,
     /// Counts tasks that left the queue or became dead letters in this step: rows read before may be old.
     ends: u64,
     /// Changes that were made under the backend's name of a record and go on under the app's.
@@ -340,6 +342,7 @@ impl Machine {
             hushed: None,
             replica: None,
             replica_changed: false,
+            newest: None,
             ends: 0,
             moving: Vec::new(),
             server_ids: None,
@@ -558,6 +561,7 @@ impl Step {
         replica.clock = replica.clock.tick(wall);
         let clock = replica.clock;
         self.replica_changed = true;
+        self.newest = Some(clock);
         Ok(clock)
     }
 
@@ -801,8 +805,8 @@ impl Step {
     }
 
     /// The newest hybrid logical time given out in this step; `None` if none was.
-    pub fn newest_time(&self) -> Option<Hlc> {
-        self.replica.as_ref().filter(|_| self.replica_changed).map(|replica| replica.clock)
+    pub const fn newest_time(&self) -> Option<Hlc> {
+        self.newest
     }
 
     /// Makes sure that this step leaves a trace by which its commit can be recognised: a new hybrid logical time.

@@ -229,6 +229,7 @@ impl Step {
         match coalesce(&task.intent, &change.intent)? {
             Coalesced::Apart => Ok(self.append(tx, entity, true, change, parents)?),
             Coalesced::Annihilated => {
+                self.leave_trace(tx)?;
                 self.settle(tx, &task, Verdict::Annihilated, None)?;
                 self.lay_over(tx, &mut entity, Origin::App)?;
                 tx.put_entity(&entity)?;
@@ -243,6 +244,7 @@ impl Step {
                 let alone = task.claim_at.is_some() && entity.staged.is_none();
                 let is_clean = alone && patch::dirty_part(&task.intent, entity.base.as_ref()).is_none();
                 if is_clean && self.twin(tx, &task.entity)?.is_none() {
+                    self.leave_trace(tx)?;
                     self.settle(tx, &task, Verdict::NoChange, None)?;
                     return Ok(Receipt { task: Some(task.id), outcome: Enqueued::NoChange });
                 }
