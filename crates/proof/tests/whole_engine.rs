@@ -69,6 +69,15 @@ fn nothing_is_lost_doubled_or_overwritten_on_any_disk() {
 fn lives_that_failed_once_go_well() {
     for (seed, what) in [
         (192, "the disk lost a log whose maker had died before its first sync"),
+        (
+            1775,
+            "a change that takes another back gave out no time, and was believed although its commit had not landed",
+        ),
+        (2441, "the same, with a count"),
+        (
+            2843,
+            "no fault: what one process could not commit was found in the log after another had only read",
+        ),
         (359, "a process was killed after a sync had failed, and what came behind was lost with the power"),
     ] {
         if let Err(violation) = live(seed, &scenario(seed), None) {

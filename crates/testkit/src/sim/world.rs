@@ -870,8 +870,9 @@ impl World {
         }
         let committed = commit_or_drop(tx, !commit_fails || landed);
         let blow = self.home.after(device, process);
-        if committed.is_ok() {
-            // What it saw is durable with it.
+        if committed.is_ok() && newest.is_some() {
+            // What it saw is durable with it, and what it did not see it has written over. One that wrote nothing decides
+            // nothing: what another process wrote and could not commit may still be found in the log.
             Doubt::settle_all(doubts, belief);
         }
         if committed.is_err() || commit_fails || blow.is_some() {
