@@ -3,7 +3,7 @@
 
 mod bench;
 
-use bench::{Bench, capabilities, open};
+use bench::{Bench, applied, capabilities, open, reply};
 use landfall_core::adapter::{Applied, EffectClass, Outcome, PushBatch, PushReply, Rejection};
 use landfall_core::change::Change;
 use landfall_core::config::{AutoConfig, Config};
@@ -550,4 +550,33 @@ fn what_melted_together_is_as_late_as_the_last_of_it() {
     assert_eq!(bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap().outcome, Enqueued::Coalesced);
     let after = bench.tasks()[0].changed_at;
     assert_eq!(after.wall_ms - before.wall_ms, 5_000);
+}
+
+/// By the newest time it is seen later whether a commit in doubt landed: an old one would always be there.
+#[test]
+fn every_change_that_is_taken_gives_out_a_time_and_nothing_else_does() {
+    let mut bench = Bench::new();
+    let time_of = |bench: &mut Bench, change: Change| {
+        bench.pass(Duration::from_millis(10));
+        bench.step(|step, tx| {
+            step.enqueue(tx, change).unwrap();
+            step.newest_time()
+        })
+    };
+    let made = time_of(&mut bench, Change::create("note", "1").set("a", 1));
+    let folded = time_of(&mut bench, Change::update("note", "1").set("a", 2));
+    let annihilated = time_of(&mut bench, Change::delete("note", "1"));
+    assert!(made.is_some() && made < folded && folded < annihilated, "{made:?} {folded:?} {annihilated:?}");
+    assert!(bench.tasks().is_empty());
+    // The row of the replica changes for another reason: the backend tells its time.
+    let made = time_of(&mut bench, Change::create("note", "2").set("a", 1));
+    bench.sync();
+    let batch = bench.last_sent();
+    let told =
+        PushReply { server_time: Some(Timestamp(bench.wall_ms + 3_600_000)), ..reply(&batch, &applied("1")) };
+    let heard = bench.step(|step, tx| {
+        step.pushed(tx, batch.call, &Ok(told)).unwrap();
+        step.newest_time()
+    });
+    assert_eq!((heard, made.is_some()), (None, true));
 }
