@@ -80,25 +80,18 @@ pub struct Trial<'a> {
     pub change: &'a (dyn Fn(&Shown<'_>) -> Change + Sync),
 }
 
-/// A promise that was broken, and how to see it again.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Violation {
+/// A promise that was broken.
+struct Violation {
     /// Which promise, and by what.
-    pub what: String,
+    what: String,
     /// The last things that happened before.
-    pub trace: Vec<String>,
+    trace: Vec<String>,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.what)?;
         self.trace.iter().try_for_each(|line| writeln!(f, "    {line}"))
-    }
-}
-
-impl fmt::Debug for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -122,7 +115,7 @@ impl<'a> Trial<'a> {
     /// Lives one life with a new backend. Fits [`Campaign::run`](crate::campaign::Campaign::run).
     ///
     /// # Errors
-    /// The first [`Violation`], as text.
+    /// The first promise that was broken, in words, and the last things that happened before.
     pub fn live(&self, seed: u64, backend: impl Backend) -> Result<Figures, String> {
         World::new(self, seed, &backend).live().map_err(|violation| violation.to_string())
     }
@@ -477,7 +470,6 @@ impl<'a, B: Backend> World<'a, B> {
                     Ok(())
                 })?;
             }
-            Effect::Cancel(_) | Effect::Emit(_) | Effect::SessionEnded(_) => {}
             _ => {}
         }
         Ok(())
@@ -732,7 +724,7 @@ fn nothing_vanished(
             page.conflicts.iter().any(|conflict| {
                 let local = conflict.local.fields();
                 local.is_some_and(|fields| fields.0.values().any(|kept| kept == value))
-                    || conflict.change.contains(text.trim_start_matches("Text(").trim_end_matches(')'))
+                    || conflict.change.contains(&text)
             })
         });
         if !kept {

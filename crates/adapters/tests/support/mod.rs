@@ -51,13 +51,16 @@ impl Server {
         Self { address, connections, seen }
     }
 
-    /// Answers every request on every connection with these bytes, then closes.
+    /// Answers every request with these bytes. Behind an answer that is whole by its length the connection stays open:
+    /// closed unsaid, it would now and then be closed under the next request.
     pub(crate) fn once(answer: impl Into<Vec<u8>>) -> Self {
         let answer = answer.into();
-        Self::start(move |_, connection| {
-            connection.request();
-            connection.write(&answer);
-        })
+        let may_be_kept = is_whole(&answer);
+        Self::start(
+            move |_, connection| {
+                while connection.request().is_some() && connection.write(&answer) && may_be_kept {}
+            },
+        )
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -90,6 +93,13 @@ impl Connection {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok() && self.stream.flush().is_ok()
     }
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    length.is_some_and(|length| length.trim().parse() == Ok(body.len()))
 }
 
 /// Reads one request with a `Content-Length` body.
