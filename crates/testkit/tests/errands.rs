@@ -138,6 +138,14 @@ fn lives_that_failed_once_go_well() {
         (12762, "no fault: a record that was made anew repeated such a reference"),
         (15649, "no fault: the same after a decision"),
         (43023, "no fault: the same after a merge"),
+        (
+            88365,
+            "no fault: a letter of a group was orphaned and met a conflict in one step, and a user took it up",
+        ),
+        (
+            79838,
+            "no fault: what a pause had held waited longer for the end of a rate limit than the test did",
+        ),
         (26606, "no fault: the step that put an app to sleep had failed, and it went on"),
     ] {
         // Who starts runs is drawn.

@@ -17,6 +17,8 @@ const NO_REPEATS: u64 = 12;
 const BUDGET: u32 = 10;
 /// How long a life that runs by itself may need after healing: the longest backoff, and a while for what follows.
 pub(super) const RECOVERY_MS: u64 = (15 + 2) * 60 * 1000;
+/// How often it is looked whether all that can go has gone.
+pub(super) const LOOK_MS: u64 = 30_000;
 /// How long until everybody has read what the others sent: the longest interval, and a while for what follows.
 pub(super) const READING_MS: u64 = 7 * 60 * 1000;
 

@@ -3,7 +3,7 @@
 use super::checks::{Checks, counts_add_up};
 use super::device::{Belief, Device, Doubt, Process, Tentative};
 use super::faulty_store::{FaultyTx, Wrong};
-use super::habits::{Habits, News, READING_MS, RECOVERY_MS, Tries};
+use super::habits::{Habits, LOOK_MS, News, READING_MS, RECOVERY_MS, Tries};
 use super::home::{Backend, Blow, Home};
 use super::network::{Fate, Forgotten, answer_push, serve_page, serve_record, serve_without_keys};
 use super::policy::{Policy, decide, written_by};
@@ -275,15 +275,8 @@ impl World {
 
     /// Nobody says anything any more, but for decisions that only people can make, and everything must arrive (G11).
     fn come_to_rest_by_itself(&mut self) -> Result<(), Violation> {
-        /// How often it is looked whether all has arrived.
-        const LOOK_MS: u64 = 30_000;
-        let end = self.now_ms + RECOVERY_MS;
-        while self.nothing_is_stuck().is_err() && self.now_ms < end {
-            self.run_until(self.now_ms + LOOK_MS)?;
-        }
         for _ in 0..ROUNDS {
-            let outcome = self.nothing_is_stuck();
-            self.judge(outcome)?;
+            self.all_goes_that_can()?;
             let quiet = self.nothing_is_queued();
             for device in 0..self.devices.len() {
                 self.decide_all(device)?;
@@ -294,6 +287,16 @@ impl World {
             }
         }
         self.judge(Err("it never comes to rest by itself".into()))
+    }
+
+    /// Whatever is not stuck has gone within the longest wait that a backend may ask for.
+    fn all_goes_that_can(&mut self) -> Result<(), Violation> {
+        let end = self.now_ms + RECOVERY_MS;
+        while self.nothing_is_stuck().is_err() && self.now_ms < end {
+            self.run_until(self.now_ms + LOOK_MS)?;
+        }
+        let outcome = self.nothing_is_stuck();
+        self.judge(outcome)
     }
 
     /// What waits for a person, and what is behind it, is not stuck.

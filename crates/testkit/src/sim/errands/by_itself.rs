@@ -4,7 +4,7 @@
 use super::app::ACCOUNTS;
 use super::world::{Happening, ROUNDS, Stepped, World, open};
 use crate::sim::Violation;
-use crate::sim::habits::{Habits, News, READING_MS, RECOVERY_MS, Tries};
+use crate::sim::habits::{Habits, LOOK_MS, News, READING_MS, RECOVERY_MS, Tries};
 use landfall_core::device::DeviceState;
 use landfall_core::failure::{Failure, FailureKind};
 use landfall_core::id::CallId;
@@ -226,28 +226,20 @@ impl World {
     /// Nobody starts a run or says that the network is back: whatever can go must go (G11), and then people do what only
     /// people can, until nothing is left.
     pub(super) fn come_to_rest_by_itself(&mut self) -> Result<(), Violation> {
-        /// How often it is looked whether all that can go has gone.
-        const LOOK_MS: u64 = 30_000;
         for device in self.living() {
             self.tell_of_the_network(device)?;
         }
         // Whoever sleeps or was killed comes back within this.
         self.run_until(self.now_ms + LOOK_MS)?;
-        let end = self.now_ms + RECOVERY_MS;
-        while self.nothing_is_stuck().is_err() && self.now_ms < end {
-            self.run_until(self.now_ms + LOOK_MS)?;
-        }
+        self.all_goes_that_can()?;
         for round in 0..=ROUNDS {
-            let outcome = self.nothing_is_stuck();
-            self.judge(outcome)?;
             let quiet = self.nothing_is_queued();
             for account in ACCOUNTS {
                 for device in self.living() {
                     self.look_after(device, account, round)?;
                 }
                 self.run_until(self.now_ms + READING_MS)?;
-                let outcome = self.nothing_is_stuck();
-                self.judge(outcome)?;
+                self.all_goes_that_can()?;
             }
             if quiet && self.nothing_is_queued() {
                 return Ok(());
@@ -255,6 +247,16 @@ impl World {
         }
         let left = self.what_is_queued();
         self.judge(Err(format!("it never comes to rest by itself: {left}")))
+    }
+
+    /// Whatever is not stuck has gone within the longest wait that a backend may ask for.
+    fn all_goes_that_can(&mut self) -> Result<(), Violation> {
+        let end = self.now_ms + RECOVERY_MS;
+        while self.nothing_is_stuck().is_err() && self.now_ms < end {
+            self.run_until(self.now_ms + LOOK_MS)?;
+        }
+        let outcome = self.nothing_is_stuck();
+        self.judge(outcome)
     }
 
     /// What only a person can do: switch to the account, wake the app, log in, let go what was paused, and decide.

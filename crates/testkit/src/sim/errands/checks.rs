@@ -10,7 +10,7 @@ use landfall_core::failure::FailureKind;
 use landfall_core::id::{EntityKey, IdempotencyKey, TaskId};
 use landfall_core::model::WhenDead;
 use landfall_core::store::{Counts, StoreRead};
-use landfall_core::task::{JournalEntry, Orphaned, Task, TaskState, Verdict};
+use landfall_core::task::{FailureNote, JournalEntry, Orphaned, Task, TaskState, Verdict};
 use landfall_core::time::Timestamp;
 use landfall_core::value::{Fields, Value};
 use landfall_server::state::MemoryRecords;
@@ -132,6 +132,9 @@ impl Book {
                 }
                 under_way.insert((&task.entity, lane));
             }
+            // A letter of this very step may be a conflict by now: whoever decides about that takes up both.
+            let orphaned = |note: &FailureNote| note.kind == FailureKind::Orphaned;
+            errand.died |= task.state == TaskState::Conflict && task.history.notes().iter().any(orphaned);
             if let TaskState::Dead { why } = task.state {
                 if !errand.died || !task.standing.passed_over {
                     let policy = app.model.when_dead(&task.entity.entity_type, task.lane.as_deref());
