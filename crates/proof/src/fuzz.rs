@@ -57,11 +57,18 @@ fn members(text: &str) -> Json {
 /// # Panics
 /// When the text is no object or has no such list.
 fn objects(text: &[u8], list: &str) -> Vec<Json> {
+    items(text, list).iter().map(|item| members(item.get())).collect()
+}
+
+/// What the list of this name holds, as it is written.
+///
+/// # Panics
+/// When the text is no object or has no such list.
+fn items(text: &[u8], list: &str) -> Vec<Box<RawValue>> {
     let text = std::str::from_utf8(text).expect("what was believed is UTF-8");
     let whole: BTreeMap<String, Box<RawValue>> =
         serde_json::from_str(text).expect("what was believed is JSON");
-    let items: Vec<Box<RawValue>> = serde_json::from_str(whole[list].get()).expect("a list");
-    items.iter().map(|item| members(item.get())).collect()
+    serde_json::from_str(whole[list].get()).expect("a list")
 }
 
 const ANSWER_WORDS: &[&str] = &[

@@ -170,16 +170,21 @@ pub(crate) fn look(path: &Path, may_create: bool, whose: Whose) -> Result<InUse,
         && !in_use.contains_key(&identity)
         && !is_unfinished(path)
     {
-        let marks = marks_of_file(path)?;
-        // A first page that was being moved from the log into the file may be torn: what the log says counts.
-        let newer = match log_bytes > wal::HEADER_BYTES {
-            true => wal::marks(&log, marks).map_err(|error| io_error(&log, &error))?,
-            false => None,
-        };
-        newer.unwrap_or(marks).check(path)?;
+        newest_marks(path, &log)?.check(path)?;
     }
     *in_use.entry(identity.clone()).or_insert(0) += 1;
     Ok(InUse { identity })
+}
+
+/// The marks of the newest first page. One that was being moved from the log into the file may be torn: what the log says
+/// counts. Whoever closed last has moved all of it, and then removed the log, perhaps just now.
+fn newest_marks(path: &Path, log: &Path) -> Result<Marks, StoreError> {
+    let marks = marks_of_file(path)?;
+    match wal::marks(log, marks) {
+        Ok(newer) => Ok(newer.unwrap_or(marks)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => marks_of_file(path),
+        Err(error) => Err(io_error(log, &error)),
+    }
 }
 
 /// Whether the file begins as a database does that everybody can read.

@@ -6,7 +6,7 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `LANDFALL_SEED=n` | live this life alone |
+//! | `LANDFALL_SEED=n` | live this life alone, and show all of it if it fails |
 //! | `LANDFALL_SEEDS=n` | live so many |
 //! | `LANDFALL_FROM=n` | begin with this seed |
 //! | `LANDFALL_MINUTES=m` | go on until the time is over, however many that are (fractions count) |
@@ -39,6 +39,11 @@ const NEWS: Duration = Duration::from_secs(30);
 
 /// What was done, by its name: how many images, kills, conflicts.
 pub type Figures = BTreeMap<&'static str, u64>;
+
+/// Whether the environment asks for the life of one seed.
+pub(crate) fn is_one_seed() -> bool {
+    std::env::var_os("LANDFALL_SEED").is_some()
+}
 
 /// How much of a proof is to be run.
 #[derive(Clone, Debug)]

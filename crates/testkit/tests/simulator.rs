@@ -95,7 +95,10 @@ fn lives_that_failed_once_go_well() {
             panic!("{what}: {violation:?}");
         }
     }
-    for (seed, what) in [(26297, "a deletion that a reading had missed hid the version of its own verdict")] {
+    for (seed, what) in [
+        (26297, "a deletion that a reading had missed hid the version of its own verdict"),
+        (500171, "after too many rounds, a record made anew overwrote what its user had not touched"),
+    ] {
         if let Err(violation) = run(seed, &Scenario::default()) {
             panic!("{what}: {violation:?}");
         }

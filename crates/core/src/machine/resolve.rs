@@ -677,8 +677,9 @@ impl Step {
             return Ok(None);
         }
         let which = ConflictQuery { entity: Some(task.entity.clone()), ..ConflictQuery::default() };
+        let was_deleted = |remote: &RemoteEntity| remote.body == Body::Deleted;
         let led_here = |record: &ConflictRecord| {
-            record.why == Why::EditedHereDeletedThere
+            record.remote.as_ref().is_some_and(was_deleted)
                 && record.settled.as_ref().is_some_and(|settled| settled.sent_as == Some(task.id))
         };
         let last = tx.conflicts(&which, RECENT)?.conflicts;

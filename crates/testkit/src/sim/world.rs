@@ -8,7 +8,7 @@ use super::home::{Backend, Blow, Home};
 use super::network::{Fate, Forgotten, answer_push, serve_page, serve_record, serve_without_keys};
 use super::policy::{Policy, decide, written_by};
 use super::{Plant, Scenario, Stats, Violation};
-use crate::campaign::{Figures, add};
+use crate::campaign::{self, Figures, add};
 use crate::rng::Rng;
 use landfall_adapters::http::HttpResponse;
 use landfall_adapters::sync_endpoint::{decode_fetch, decode_pull, decode_push, encode_push};
@@ -45,7 +45,7 @@ const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
 const ROUNDS: u32 = 12;
 /// When a store that could not be opened is tried again.
 const OPEN_AGAIN_MS: u64 = 1_000;
-/// Lines of trace kept for a violation.
+/// Lines of trace kept for a violation, unless one seed is looked at alone.
 const TRACE: usize = 60;
 
 /// Something that will happen.
@@ -144,6 +144,7 @@ pub(super) struct World {
     stats: Stats,
     healed: bool,
     trace: VecDeque<String>,
+    trace_max: usize,
     /// Counts values written, so that every value is written once.
     values: i64,
     /// Whether the next step's store hides what was sent.
@@ -173,6 +174,7 @@ impl World {
             stats: Stats::default(),
             healed: false,
             trace: VecDeque::new(),
+            trace_max: if campaign::is_one_seed() { usize::MAX } else { TRACE },
             values: 0,
             hides_frozen: false,
             scenario,
@@ -413,7 +415,7 @@ impl World {
         for byte in line.bytes() {
             self.stats.trace = (self.stats.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if self.trace.len() == TRACE {
+        if self.trace.len() == self.trace_max {
             self.trace.pop_front();
         }
         self.trace.push_back(format!("{:>9} {line}", self.now_ms));

@@ -4,6 +4,7 @@
 use super::app::{ACCOUNTS, App, LANES, TYPES};
 use super::checks::{Book, Place};
 use super::{Plant, Scenario, Stats};
+use crate::campaign;
 use crate::rng::Rng;
 use crate::sim::Violation;
 use crate::sim::faulty_store::{FaultyTx, Lie, Wrong};
@@ -41,7 +42,7 @@ const HEAL_MS: u64 = 4 * 3600 * 1000;
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
 /// Rounds within which everything must have come to rest: in each a person takes up one letter of a chain.
 pub(super) const ROUNDS: u32 = 32;
-/// Lines of trace kept for a violation.
+/// Lines of trace kept for a violation, unless one seed is looked at alone.
 const TRACE: usize = 500;
 
 /// Something that will happen.
@@ -171,6 +172,7 @@ pub(super) struct World {
     pub(super) book: Book,
     pub(super) healed: bool,
     trace: VecDeque<String>,
+    trace_max: usize,
     hash: u64,
     /// Keys of requests whose content was refused on the way.
     unacceptable: BTreeSet<IdempotencyKey>,
@@ -196,6 +198,7 @@ impl World {
             book: Book::default(),
             healed: false,
             trace: VecDeque::new(),
+            trace_max: if campaign::is_one_seed() { usize::MAX } else { TRACE },
             hash: 0,
             unacceptable: BTreeSet::new(),
             values: 0,
@@ -438,7 +441,7 @@ impl World {
         for byte in line.bytes() {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if self.trace.len() == TRACE {
+        if self.trace.len() == self.trace_max {
             self.trace.pop_front();
         }
         self.trace.push_back(format!("{:>9} {line}", self.now_ms));
