@@ -146,6 +146,7 @@ fn lives_that_failed_once_go_well() {
             79838,
             "no fault: what a pause had held waited longer for the end of a rate limit than the test did",
         ),
+        (94067, "no fault: a call still slept when a user took up what it was to send only once"),
         (26606, "no fault: the step that put an app to sleep had failed, and it went on"),
     ] {
         // Who starts runs is drawn.

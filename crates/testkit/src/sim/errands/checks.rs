@@ -58,8 +58,10 @@ struct Errand {
 #[derive(Clone, Debug)]
 struct Sent {
     payload: Arc<str>,
-    /// Bytes are out, and no word has come that they did nothing.
-    open: bool,
+    /// How often they left without word that they did nothing.
+    open: u32,
+    /// How often a person took the task up again, and so let them leave once more: a call may still sleep then.
+    taken_up: u32,
 }
 
 #[derive(Default)]
@@ -304,7 +306,7 @@ impl Book {
             errand.taken_up = true;
         }
         if let Some(sent) = key.and_then(|key| self.sent.get_mut(&key)) {
-            sent.open = false;
+            sent.taken_up += 1;
         }
     }
 
@@ -380,7 +382,7 @@ impl Book {
             if upgraded && payload["schema"] == 1 && !self.frozen_before.contains(&task.key) {
                 return Err(format!("G15: {id} leaves for the first time in an old format: {payload}"));
             }
-            let sent = Sent { payload: Arc::clone(&task.payload), open: false };
+            let sent = Sent { payload: Arc::clone(&task.payload), open: 0, taken_up: 0 };
             self.sent.insert(task.key, sent);
         }
         Ok(())
@@ -425,11 +427,11 @@ impl Book {
             let Some(sent) = self.sent.get_mut(&task.key) else {
                 return Err(format!("{id} leaves and was never handed out"));
             };
-            if errand.once && sent.open {
+            if errand.once && sent.open > sent.taken_up {
                 return Err(format!("{id} leaves again, and may have taken effect already"));
             }
             errand.left += 1;
-            sent.open = true;
+            sent.open += 1;
         }
         Ok(())
     }
@@ -438,7 +440,7 @@ impl Book {
     pub(super) fn turned_away(&mut self, keys: impl Iterator<Item = IdempotencyKey>) {
         for key in keys {
             if let Some(sent) = self.sent.get_mut(&key) {
-                sent.open = false;
+                sent.open = sent.open.saturating_sub(1);
             }
         }
     }
