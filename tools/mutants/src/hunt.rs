@@ -31,8 +31,15 @@ pub(crate) struct Hunt<'a> {
 }
 
 impl Hunt<'_> {
-    /// What becomes of the mutants, until the time is over. Those that were not come to are left out.
-    pub(crate) fn run(&self, mutants: &[Mutant], jobs: usize, until: Option<Instant>) -> Result<Vec<Mutant>> {
+    /// What becomes of the mutants, until the time is over. Those that were not come to are left out. What is known so far is
+    /// given to `keep` from time to time.
+    pub(crate) fn run(
+        &self,
+        mutants: &[Mutant],
+        jobs: usize,
+        until: Option<Instant>,
+        keep: impl Fn(&[Mutant]) -> Result<()> + Sync,
+    ) -> Result<Vec<Mutant>> {
         let next = AtomicUsize::new(0);
         let done = Mutex::new(Vec::new());
         let started = Instant::now();
@@ -46,13 +53,14 @@ impl Hunt<'_> {
                             };
                             let (fate, by) = self.one(mutant)?;
                             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                            if matches!(fate, Fate::Survived | Fate::TimedOut) {
+                            if fate != Fate::Caught {
                                 eprintln!("{fate:?}: {} {by}", mutant.title());
                             }
                             done.push(Mutant { fate, by, ..mutant.clone() });
                             if done.len() % 100 == 0 {
                                 let seconds = started.elapsed().as_secs();
                                 eprintln!("{} of {} in {seconds} s", done.len(), mutants.len());
+                                keep(&done)?;
                             }
                         }
                         Ok(())

@@ -34,7 +34,8 @@ usage: cargo xtask mutants [options]
   --seed S
   --minutes M      stop after M minutes of waking mutants; what was not come to counts as not tried
   --again          only those that survived the last time; the rest is taken from the last results
-  --resume         only those that were not come to the last time; the rest is taken from the last results
+  --resume         only those that were not come to the last time, also when it was stopped; the rest is taken
+                   from the last results
   --jobs N         test programs side by side (default: all cores)
   --seeds N        lives of each simulator for every mutant (default 40)
   --deep N         lives for what is still not noticed then (default 0: none)
@@ -195,7 +196,9 @@ fn run(args: &[String]) -> Result<bool> {
             mutant.by.clone_from(&known.by);
         }
     }
-    let chosen = choose(&mutants, &options);
+    let mut chosen = choose(&mutants, &options);
+    // What no test comes by costs nothing and is said first.
+    chosen.sort_by_key(|mutant| witnesses.contains_key(&mutant.place));
     let hunt = Hunt {
         programs: &programs,
         tests: &tests,
@@ -206,14 +209,19 @@ fn run(args: &[String]) -> Result<bool> {
     };
     let until = options.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
     let hunting = Instant::now();
-    let done = hunt.run(&chosen, options.jobs, until)?;
-    let woken = done.len();
-    for mutant in done {
-        let at = usize::try_from(mutant.number)? - 1;
-        mutants[at] = mutant;
-    }
+    let with = |done: &[Mutant]| {
+        let mut all = mutants.clone();
+        for mutant in done {
+            all[usize::try_from(mutant.number)? - 1] = mutant.clone();
+        }
+        anyhow::Ok(all)
+    };
+    let keep = |all: &[Mutant]| anyhow::Ok(fs::write(&results, serde_json::to_string_pretty(all)?)?);
+    // Whoever stops it goes on with `--resume`.
+    let done = hunt.run(&chosen, options.jobs, until, |done| keep(&with(done)?))?;
+    let (woken, mutants) = (done.len(), with(&done)?);
     // What is taken from the last results was found by the runs before.
-    let earlier = if goes_on { fs::read_to_string(&how)? } else { String::new() };
+    let earlier = if goes_on { fs::read_to_string(&how).unwrap_or_default() } else { String::new() };
     let kind = if options.again { "survivors again" } else { "a run" };
     let words = format!(
         "{earlier}\n- {kind}: {} mutants built into one program in {} s, surveyed by {} tests, {} of them woken in {} s with {} jobs side by side ({} lives of each \
@@ -229,7 +237,7 @@ fn run(args: &[String]) -> Result<bool> {
         options.longest,
     );
     fs::write(&how, &words)?;
-    fs::write(&results, serde_json::to_string_pretty(&mutants)?)?;
+    keep(&mutants)?;
     finish(&root, &mutants, &explained, &words, &options)
 }
 
