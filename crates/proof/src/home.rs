@@ -6,6 +6,7 @@
 //! nothing of the world but what [`Home`] says. Tests: `tests/whole_engine.rs`.
 
 use crate::dice::Dice;
+use crate::troubles::Troubles;
 use landfall_core::store::{Store, StoreError};
 use landfall_simdisk::{Directory, Disk, Entered, Fault, Image, Kind};
 use landfall_sqlite::SqliteStore;
@@ -22,61 +23,14 @@ pub enum Plant {
     NoBarrier,
 }
 
-/// The kinds of trouble that may come in a life, beside crashes.
-const TROUBLES: [Kind; 8] = [
-    Kind::EioWrite,
-    Kind::EioSync,
-    Kind::EioRead,
-    Kind::ShortWrite,
-    Kind::EioTruncate,
-    Kind::EioDelete,
-    Kind::EioOpen,
-    Kind::Full,
-];
-/// So many steps with a store a full disk stays full at most.
-const FULL_STEPS: u64 = 8;
-
-/// What goes wrong in one life, and how often.
-#[derive(Debug)]
-struct Troubles {
-    dice: Dice,
-    kinds: Vec<Kind>,
-    /// In percent: of the steps that a crash or a failing operation waits for, of the crashes that are power cuts,
-    /// of the moments in between that are, and of the processes that end in an orderly way.
-    crashes: u64,
-    failures: u64,
-    power: u64,
-    between: u64,
-    orderly: u64,
-    /// How far into a step trouble waits.
-    reach: u64,
-}
-
-impl Troubles {
-    fn draw(seed: u64) -> Self {
-        let mut dice = Dice::new(seed, 11);
-        let kinds = TROUBLES.into_iter().filter(|_| dice.percent(50)).collect();
-        Self {
-            kinds,
-            crashes: dice.pick(&[0, 3, 10, 25]),
-            failures: dice.pick(&[0, 3, 10, 25]),
-            power: dice.pick(&[0, 50, 100]),
-            between: dice.pick(&[0, 20, 60]),
-            orderly: dice.pick(&[0, 30]),
-            reach: dice.pick(&[4, 16, 40, 120]),
-            dice,
-        }
-    }
-}
-
 /// What one device has. The stores go first, then the disk.
 #[derive(Debug)]
 struct Place {
     stores: Vec<Option<SqliteStore>>,
     disk: Disk,
     full: u64,
-    /// The operation that is to fail.
-    armed: Option<Kind>,
+    /// Whether an operation is to fail.
+    armed: bool,
 }
 
 /// Every device with a disk of its own.
@@ -97,10 +51,10 @@ impl DiskHome {
         let place = |_| {
             let disk = Disk::new(dice.next());
             disk.set_directory(dice.pick(&[Directory::Strict, Directory::Ordered]));
-            Place { stores: Vec::new(), disk, full: 0, armed: None }
+            Place { stores: Vec::new(), disk, full: 0, armed: false }
         };
         let places = (0..devices).map(place).collect();
-        let troubles = Troubles::draw(seed);
+        let troubles = Troubles::draw(Dice::new(seed, 11));
         Self { inside: None, places, troubles, plant, figures: Figures::new() }
     }
 
@@ -166,34 +120,16 @@ impl Home for DiskHome {
         if !chaos {
             return;
         }
-        let Troubles { dice, kinds, crashes, failures, reach, .. } = &mut self.troubles;
-        if dice.percent(*crashes) {
-            let kind = dice.pick(&[Kind::CrashBefore, Kind::CrashMiddle]);
-            place.disk.set_fault(Fault::once(kind, 1 + dice.below(*reach)).of(number));
-        }
-        if place.full > 0 {
-            place.full -= 1;
-            place.armed = Some(Kind::Full);
-            place.disk.set_fault(Fault::forever(Kind::Full, 1));
-        } else if !kinds.is_empty() && dice.percent(*failures) {
-            let (kind, at) = (dice.pick(kinds), 1 + dice.below(*reach));
-            place.armed = Some(kind);
-            if kind == Kind::Full {
-                place.full = dice.below(FULL_STEPS);
-                place.disk.set_fault(Fault::forever(kind, at));
-            } else {
-                place.disk.set_fault(Fault::once(kind, at).of(number));
-            }
-        }
+        place.armed = self.troubles.arm(&place.disk, number, &mut place.full);
     }
 
     fn after(&mut self, device: usize, process: usize) -> Option<Blow> {
         let number = self.enter(device, process);
         let Place { disk, armed, .. } = &mut self.places[device];
-        let (crashed, hit) = (disk.is_crashed(number), armed.take().filter(|_| disk.was_hit()));
+        let (crashed, hit) = (disk.is_crashed(number), std::mem::take(armed) && disk.was_hit());
         disk.clear_faults();
         if !crashed {
-            if hit.is_some() {
+            if hit {
                 self.count("faults");
             }
             return None;

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
+use landfall_proof::backend::{DiskBackend, ServerPlant};
 use landfall_proof::dice::Dice;
 use landfall_proof::home::{DiskHome, Plant};
 use landfall_protocol::PushResponse;
@@ -28,8 +29,16 @@ fn scenario(seed: u64) -> Scenario {
     Scenario { actions, ..Scenario::default() }
 }
 
+/// Every second life has its server on a disk, too.
+fn server(seed: u64) -> Box<dyn Backend> {
+    match Dice::new(seed, 17).percent(50) {
+        true => Box::new(DiskBackend::new(seed, None)),
+        false => Box::new(MemoryRecords::new("simulated")),
+    }
+}
+
 fn live(seed: u64, scenario: &Scenario, plant: Option<Plant>) -> Result<(Stats, Figures), String> {
-    live_with(seed, scenario, plant, || Box::new(MemoryRecords::new("simulated")))
+    live_with(seed, scenario, plant, || server(seed))
 }
 
 fn live_with(
@@ -136,12 +145,17 @@ fn each_broken_disk_or_server_is_found() {
             || Box::new(Hasty { records: records.clone(), dice: Dice::new(seed, 14), healed: false });
         live_with(seed, &scenario(seed), None, || server() as Box<dyn Backend>).is_err()
     };
+    let lying_server = |seed| {
+        let server = || Box::new(DiskBackend::new(seed, Some(ServerPlant::LyingSync)));
+        live_with(seed, &scenario(seed), None, || server() as Box<dyn Backend>).is_err()
+    };
     let all = [
         found("a disk that lies about syncs", &disk(Plant::LyingSync)),
         found("no durable write at opening", &disk(Plant::NoBarrier)),
         found("a server that answers before its commit", &hasty),
+        found("a disk of the server that lies about syncs", &lying_server),
     ];
     let count = all.iter().filter(|found| **found).count() as u64;
-    note("whole-engine-plants", started.elapsed(), &Figures::from([("planted", 3), ("found", count)]));
-    assert_eq!(count, 3, "{all:?}");
+    note("whole-engine-plants", started.elapsed(), &Figures::from([("planted", 4), ("found", count)]));
+    assert_eq!(count, 4, "{all:?}");
 }

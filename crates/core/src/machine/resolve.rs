@@ -143,7 +143,8 @@ impl Step {
             let open = self.open_conflict(tx, &task)?;
             if let Some(open) = &open {
                 ground.made_on = open.base.clone();
-            } else if let Some(base) = self.made_anew_from(tx, &task, ground.made_on.as_ref())? {
+            }
+            if let Some(base) = self.made_anew_from(tx, &task, ground.made_on.as_ref())? {
                 ground.made_on = Some(base);
             }
             let newer = self.newer(tx, task.changed_at, &ground.lies_on)?;

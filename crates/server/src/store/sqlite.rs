@@ -197,19 +197,26 @@ impl SqliteStore {
     {
         let _permit = self.0.permits.acquire().await.map_err(|_| StoreError::Stopped)?;
         let (store, tenant) = (self.clone(), tenant.to_owned());
-        let task = tokio::task::spawn_blocking(move || {
-            let pooled = store.readers().pop();
-            let mut connection = pooled.map_or_else(|| schema::open_reader(&store.0.path), Ok)?;
-            let snapshot = connection.transaction().map_err(StoreError::from)?;
-            let result =
-                SqliteRecords::new(&snapshot, &tenant).map_err(Refusal::from).and_then(|view| read(&view));
-            snapshot.finish().map_err(StoreError::from)?;
-            if !matches!(result, Err(Refusal::Store(_))) {
-                store.readers().push(connection);
-            }
-            result
-        });
+        let task = tokio::task::spawn_blocking(move || store.read_blocking(&tenant, read));
         task.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// The same for callers without an async runtime, and without a limit of how many read at once.
+    pub fn read_blocking<T>(
+        &self,
+        tenant: &str,
+        read: impl FnOnce(&SqliteRecords<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let pooled = self.readers().pop();
+        let mut connection = pooled.map_or_else(|| schema::open_reader(&self.0.path), Ok)?;
+        let snapshot = connection.transaction().map_err(StoreError::from)?;
+        let result =
+            SqliteRecords::new(&snapshot, tenant).map_err(Refusal::from).and_then(|view| read(&view));
+        snapshot.finish().map_err(StoreError::from)?;
+        if !matches!(result, Err(Refusal::Store(_))) {
+            self.readers().push(connection);
+        }
+        result
     }
 
     fn jobs(&self) -> Result<&mpsc::Sender<Job>, StoreError> {

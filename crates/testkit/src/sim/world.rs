@@ -1359,7 +1359,9 @@ impl World {
         let body = r#"{"protocol":1,"client_id":"seed","client_epoch":1,"tasks":[{"key":"seed","task_id":"seed",
             "entity_type":"counted","entity_id":"c","operation":"create","fields":{"n":0,"s":[],"a":0,"b":0},
             "changed_at":"0000000000000-00000","schema":1}]}"#;
-        drop(self.serve(body.as_bytes()));
+        while self.server.truth().stored("counted", "c").is_none() {
+            drop(self.serve(body.as_bytes()));
+        }
     }
 
     /// The user counts, adds to the set, or writes both members of the group, in the record that all do this to.
