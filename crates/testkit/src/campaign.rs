@@ -9,6 +9,7 @@
 //! | `LANDFALL_SEED=n` | live this life alone, and show all of it if it fails |
 //! | `LANDFALL_SEEDS=n` | live so many |
 //! | `LANDFALL_FROM=n` | begin with this seed |
+//! | `LANDFALL_ACTIONS=n` | in lives that can be shorter: so much is done in each |
 //! | `LANDFALL_MINUTES=m` | go on until the time is over, however many that are (fractions count) |
 //! | `LANDFALL_TIER` | `fast`: a tenth; `nightly`: four times as many |
 //! | `LANDFALL_FIGURES=path` | append one line of JSON about what was done: the ledger and the test command read it |
@@ -34,6 +35,10 @@ use std::time::{Duration, Instant};
 const FAILURES_MAX: usize = 20;
 /// Names the file that a line about each campaign is appended to.
 const FIGURES: &str = "LANDFALL_FIGURES";
+/// How long a shorter life is looked for that fails alike.
+const SEARCH: Duration = Duration::from_secs(20);
+/// Lives of one length that are tried for it.
+const SEARCH_LIVES: u64 = 300;
 /// How often a campaign that goes by the clock says how far it is.
 const NEWS: Duration = Duration::from_secs(30);
 
@@ -53,6 +58,8 @@ pub struct Campaign {
     until: Option<Instant>,
     /// Whether one life was asked for by its number.
     single: bool,
+    /// How much is to be done in each life, where that can be chosen.
+    actions: Option<u32>,
     threads: usize,
     /// Where it is written down.
     figures: Option<PathBuf>,
@@ -83,7 +90,8 @@ impl Campaign {
         let until = if single.is_some() { None } else { time.map(|time| Instant::now() + time) };
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         let figures = var(FIGURES).map(PathBuf::from);
-        Self { job, range, until, single: single.is_some(), threads, figures }
+        let actions = number("LANDFALL_ACTIONS").and_then(|number| u32::try_from(number).ok());
+        Self { job, range, until, single: single.is_some(), actions, threads, figures }
     }
 
     /// One life after the other, for proofs that have the machine to themselves.
@@ -103,6 +111,31 @@ impl Campaign {
     /// # Panics
     /// At the end, if a life failed: with the seed and the words of each.
     pub fn run(self, live: impl Fn(u64) -> Result<Figures, String> + Sync) -> Figures {
+        self.run_with(live, |_, _| None)
+    }
+
+    /// The same with lives in which `actions` things are done, or fewer: of a failure it also looks for the shortest life
+    /// that goes wrong in the same way, since most of what happens in a long one has nothing to do with it.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn run_short(
+        self,
+        actions: u32,
+        live: impl Fn(u64, u32) -> Result<Figures, String> + Sync,
+    ) -> Figures {
+        let (actions, single) = (self.actions.unwrap_or(actions), self.single);
+        let shorter = |seed, what: &str| {
+            if single { None } else { shortest(seed, what, actions, SEARCH, &live) }
+        };
+        self.run_with(|seed| live(seed, actions), shorter)
+    }
+
+    fn run_with(
+        self,
+        live: impl Fn(u64) -> Result<Figures, String> + Sync,
+        shorter: impl FnOnce(u64, &str) -> Option<(u64, u32)>,
+    ) -> Figures {
         let started = Instant::now();
         let next = AtomicU64::new(self.range.start);
         let enough = AtomicBool::new(false);
@@ -147,9 +180,46 @@ impl Campaign {
             self.figures.as_deref(),
             &line(self.job, self.range.start..to, started.elapsed(), &figures, &failed),
         );
-        assert!(failures.is_empty(), "{}", report(self.job, &failures));
-        figures
+        let Some((seed, what)) = failures.first() else { return figures };
+        let mut report = report(self.job, &failures);
+        if let Some((short, actions)) = shorter(*seed, what) {
+            let vars = format!("LANDFALL_SEED={short} LANDFALL_ACTIONS={actions}");
+            let _ = write!(report, "\n\n{vars} shows a shorter life that goes wrong like seed {seed}");
+        }
+        panic!("{report}");
     }
+}
+
+/// The seed and the length of the shortest life that goes wrong as this one did, as far as it is found in `time`.
+fn shortest(
+    seed: u64,
+    what: &str,
+    actions: u32,
+    time: Duration,
+    live: &impl Fn(u64, u32) -> Result<Figures, String>,
+) -> Option<(u64, u32)> {
+    let until = Instant::now() + time;
+    let fails_alike = |seed: u64, actions: u32| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| live(seed, actions)))
+            .unwrap_or_else(|panic| Err(words_of(&*panic)));
+        outcome.is_err_and(|other| shape(&other) == shape(what))
+    };
+    let lengths = (1..actions).scan(0, |last, step| {
+        // 1, 2, 3, 4, 6, 8, 11: each a third longer.
+        *last += (*last / 3).max(1);
+        (*last < actions && step < actions).then_some(*last)
+    });
+    lengths
+        .flat_map(|actions| (seed..seed.saturating_add(SEARCH_LIVES)).map(move |seed| (seed, actions)))
+        .take_while(|_| Instant::now() < until)
+        .find(|(seed, actions)| fails_alike(*seed, *actions))
+}
+
+/// A failure without what is different in each life.
+fn shape(what: &str) -> String {
+    let words = what.lines().next().unwrap_or_default().split_whitespace();
+    let is_told = |word: &&str| !word.chars().any(|c| c.is_ascii_digit()) || word.starts_with('G');
+    words.filter(is_told).take(8).collect::<Vec<_>>().join(" ")
 }
 
 /// A life that panics has failed like any other.
@@ -258,6 +328,20 @@ mod tests {
             }
             Ok(Figures::new())
         });
+    }
+
+    #[test]
+    fn of_a_failure_the_shortest_life_that_goes_wrong_alike_is_shown() {
+        let live = |seed: u64, actions: u32| match (seed % 7, actions) {
+            (3, 6..) => Err(format!("G2: {seed}-x is lost")),
+            (_, 4) => Err("something else".into()),
+            _ => Ok(Figures::new()),
+        };
+        let report = std::panic::catch_unwind(|| campaign(&[]).run_short(60, live)).unwrap_err();
+        let report = words_of(&*report);
+        assert!(report.contains("LANDFALL_SEED=3 LANDFALL_ACTIONS=6 shows a shorter life"), "{report}");
+        let asked = campaign(&[("LANDFALL_ACTIONS", "5"), ("LANDFALL_SEEDS", "9")]);
+        assert_eq!(asked.run_short(60, live)["failed"], 0, "five are not enough for it");
     }
 
     #[test]
