@@ -100,6 +100,11 @@ fn lives_that_failed_once_go_well() {
         (26297, "a deletion that a reading had missed hid the version of its own verdict"),
         (500171, "after too many rounds, a record made anew overwrote what its user had not touched"),
         (301113, "the same, when the backend had refused it without saying what it has"),
+        (
+            389034,
+            "a run that ended the look for missing records of an earlier one did not read what came after it",
+        ),
+        (397171, "the same in another life"),
     ] {
         if let Err(violation) = run(seed, &Scenario::default()) {
             panic!("{what}: {violation:?}");

@@ -38,6 +38,8 @@ pub(super) struct Pulling {
     call: Option<(CallId, PullState)>,
     /// Whether this session has read the feed to its end.
     done: bool,
+    /// Whether a page of this session was the last one: what is swept may be what an earlier one has read.
+    saw_end: bool,
     failures: u32,
     /// How often in a row the feed began anew without coming to its end.
     begun_anew: u32,
@@ -78,6 +80,7 @@ impl Pulling {
     /// A session begins, or somebody joins it.
     pub(super) fn begin(&mut self, fresh: bool) {
         self.done = false;
+        self.saw_end = false;
         if fresh {
             self.fetch_from = Some(0);
         }
@@ -356,6 +359,7 @@ impl Step {
                 true => position.swept_to = Some(EntityKey::new("", "")),
                 false => self.state.pull.done = true,
             }
+            self.state.pull.saw_end = true;
             self.state.pull.begun_anew = 0;
         }
         if position != asked || changes > 0 {
@@ -465,7 +469,7 @@ impl Step {
                 return self.read_anew(tx, position);
             }
             position.sweep = false;
-            self.state.pull.done = true;
+            self.state.pull.done = self.state.pull.saw_end;
         }
         self.put_position(tx, &position)
     }
