@@ -3,7 +3,7 @@
 use super::{all_sent, ended, id, ids, rejected, task};
 use crate::bench::{Bench, DRAINED, applied, theirs};
 use landfall_core::adapter::Outcome;
-use landfall_core::change::Change;
+use landfall_core::change::{Change, Intent, Operation};
 use landfall_core::explain::{Live, Wait, explain};
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::id::TaskId;
@@ -12,6 +12,7 @@ use landfall_core::machine::{Cancelled, Directions, Scope, TaskError};
 use landfall_core::store::Store;
 use landfall_core::task::{StateKind, Verdict};
 use landfall_core::time::Timestamp;
+use landfall_core::value::Fields;
 use std::time::Duration;
 
 #[test]
@@ -254,4 +255,52 @@ fn what_became_of_a_write_is_known_also_through_retries_and_restarts() {
     assert_eq!(of(&mut bench), Fate::Done { verdict: Verdict::Applied, version: Some("4".into()) });
     let nobody = TaskId::parse("00000000-0000-0000-0000-000000000001").unwrap();
     assert_eq!(fate(&*bench.store.begin().unwrap(), nobody).unwrap(), Fate::Unknown);
+}
+
+#[test]
+fn what_was_paused_during_a_backoff_goes_when_it_is_resumed_also_if_the_clock_went_back_a_year() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("photo", "p").set("n", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &Outcome::Retry { after: Some(Duration::from_secs(60)), reason: "busy".into() });
+    bench.step(|step, tx| step.pause(tx, &Scope::Type("photo".into())).unwrap());
+    bench.wait(Duration::from_secs(3_600));
+    bench.sync();
+    assert!(bench.tasks()[0].standing.held);
+    bench.wall_ms -= 365 * 24 * 3_600_000;
+    bench.step(|step, _| step.wake());
+    bench.step(|step, tx| step.resume(tx, &Scope::Type("photo".into())).unwrap());
+    bench.sync();
+    assert_eq!(all_sent(&bench), ["p", "p"]);
+}
+
+#[test]
+fn ending_the_backoff_of_one_of_a_group_does_not_hurry_the_others() {
+    let mut bench = Bench::new();
+    let moment = Timestamp(bench.wall_ms + 3_600_000);
+    let first = bench.step(|step, tx| {
+        let first = step.enqueue(tx, Change::create("note", "a").set("n", 1).group("g")).unwrap();
+        step.enqueue(tx, Change::create("note", "b").set("n", 1).group("g").not_before(moment)).unwrap();
+        first
+    });
+    bench.step(|step, tx| step.retry_now(tx, id(&first)).unwrap());
+    bench.sync();
+    assert!(bench.sent.is_empty(), "the app does not want the other one sent yet");
+    bench.wait(Duration::from_secs(3_600));
+    bench.sync();
+    assert_eq!(ids(&bench.last_sent()), ["a", "b"]);
+}
+
+#[test]
+fn an_edit_of_what_was_never_sent_is_seen_at_once_and_sent_in_its_place() {
+    let mut bench = Bench::new();
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let intent = Intent { fields: Fields::from([("n", 2)]), ..Intent::new(Operation::Create) };
+    let goes_on = bench.step(|step, tx| step.edit(tx, id(&receipt), intent).unwrap());
+    assert_eq!(goes_on, id(&receipt));
+    assert_eq!(bench.view("a"), r#"{"n":2}"#);
+    bench.sync();
+    assert!(bench.last_payload().contains(r#""fields":{"n":2}"#));
+    assert_eq!(bench.tasks().len(), 1);
 }

@@ -1,11 +1,14 @@
 //! Lanes are independent, and what a dead letter holds up is the app's to say (G4, G5).
 
 use super::{all_sent, answer_each, ended, id, ids, modelled, of_type, rejected, task};
-use crate::bench::{Bench, applied};
+use crate::bench::{Bench, applied, theirs};
+use landfall_core::adapter::{EffectClass, Outcome};
 use landfall_core::change::Change;
+use landfall_core::config::{Config, ConflictConfig};
 use landfall_core::explain::{Live, Wait, explain};
 use landfall_core::failure::FailureKind;
 use landfall_core::machine::{Receipt, Scope};
+use landfall_core::merge::rule::{Rules, Strategy};
 use landfall_core::model::{Model, TypeModel, WhenDead};
 use landfall_core::store::Store;
 use landfall_core::task::{StateKind, TaskState, Verdict};
@@ -194,4 +197,63 @@ fn a_letter_whose_field_the_backend_has_changed_does_not_overwrite_it_unseen() {
     assert_eq!(conflict.task_id, id(&dead));
     assert_eq!(conflict.fields.len(), 1, "what the rule set aside is on record");
     assert!(matches!(task(&mut bench, id(&dead)).unwrap().state, TaskState::Dead { .. }));
+}
+
+#[test]
+fn two_letters_taken_up_again_wait_both_for_what_has_passed_them() {
+    let skip = TypeModel { when_dead: Some(WhenDead::Skip), ..TypeModel::default() };
+    let mut bench = modelled(of_type("note", skip));
+    bench.enqueue(Change::create("note", "1").set("a", 1).set("b", 1).set("c", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    let mut letters = Vec::new();
+    for field in ["a", "b", "c"] {
+        letters.push(bench.enqueue(Change::update("note", "1").set(field, 2)).unwrap());
+        bench.sync();
+        let batch = bench.last_sent();
+        if field != "c" {
+            bench.outcome(&batch, &rejected("bad"));
+        }
+    }
+    let passing = bench.last_sent();
+    for letter in &letters[..2] {
+        bench.step(|step, tx| step.requeue(tx, id(letter)).unwrap());
+        bench.sync();
+    }
+    assert_eq!(bench.sent.len(), 4, "two changes of one record are never under way together");
+    bench.apply(&passing, "2");
+    for (field, version) in [("a", "3"), ("b", "4")] {
+        assert!(bench.last_payload().contains(&format!(r#""fields":{{"{field}":2}}"#)), "in their old order");
+        let batch = bench.last_sent();
+        bench.apply(&batch, version);
+    }
+    assert_eq!(bench.counts().total(), 0);
+}
+
+#[test]
+fn a_letter_taken_up_again_does_not_wait_for_the_decision_about_one_behind_it() {
+    let lanes = [("l".to_owned(), WhenDead::Skip)].into();
+    let conflicts = ConflictConfig { rules: Rules::new(Strategy::Ask), ..ConflictConfig::default() };
+    let config = Config { model: Model { lanes, ..Model::default() }, conflicts, ..Config::default() };
+    let mut bench = Bench::with(config, EffectClass::OneEffect);
+    bench.hear(theirs("b", r#"{"n":0}"#, "1"));
+    let letter = bench.enqueue(Change::create("note", "a").set("n", 1).lane("l")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &rejected("bad"));
+    bench.step(|step, tx| {
+        step.enqueue(tx, Change::update("note", "b").set("n", 1).lane("l").group("g")).unwrap();
+        step.enqueue(tx, Change::create("note", "c").set("n", 1).group("g")).unwrap();
+    });
+    bench.sync();
+    let batch = bench.last_sent();
+    answer_each(&mut bench, &batch, |id| match id {
+        "b" => Outcome::Conflict { remote: Some(theirs("b", r#"{"n":9}"#, "2")) },
+        _ => Outcome::Retry { after: None, reason: "group_aborted".into() },
+    });
+    assert_eq!(bench.inbox().len(), 1);
+    bench.step(|step, tx| step.requeue(tx, id(&letter)).unwrap());
+    bench.sync();
+    assert_eq!(ids(&bench.last_sent()), ["a"]);
 }

@@ -325,3 +325,25 @@ fn an_edit_that_left_under_the_servers_name_is_seen_under_the_apps() {
     bench.outcome(&sent, &super::rejected("no"));
     assert_eq!(bench.view("n"), r#"{"a":1,"b":1}"#);
 }
+
+#[test]
+fn an_answer_without_a_name_or_with_the_apps_own_or_a_second_one_changes_no_name() {
+    let names_learnt = |bench: &Bench| {
+        bench.events.iter().filter(|event| matches!(event, Event::IdLearned { .. })).count()
+    };
+    for (first, second, called, learnt) in
+        [("", "", "n", 0), ("n", "n", "n", 0), ("srv-n", "", "srv-n", 1), ("srv-n", "other", "srv-n", 1)]
+    {
+        let mut bench = Bench::new();
+        for (edit, name) in [(0, first), (1, second)] {
+            bench.enqueue(Change::upsert("note", "n").set("a", edit)).unwrap();
+            bench.sync();
+            let batch = bench.last_sent();
+            bench.outcome(&batch, &named(name, &edit.to_string()));
+        }
+        bench.enqueue(Change::update("note", "n").set("a", 2)).unwrap();
+        bench.sync();
+        assert_eq!(ids(&bench.last_sent()), [called], "{first:?}, then {second:?}");
+        assert_eq!(names_learnt(&bench), learnt, "{first:?}, then {second:?}");
+    }
+}

@@ -2,9 +2,9 @@
 
 use super::{all_sent, answer_each, ended, id, ids, modelled, of_type, task};
 use crate::bench::{Bench, applied};
-use landfall_core::adapter::EffectClass;
+use landfall_core::adapter::{EffectClass, Outcome};
 use landfall_core::change::{Change, InvalidChange};
-use landfall_core::config::{Config, JournalConfig, PushConfig};
+use landfall_core::config::{Config, JournalConfig, PushConfig, RetryConfig};
 use landfall_core::device::DeviceState;
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, FailureKind};
@@ -265,4 +265,54 @@ fn a_thousand_drain_through_an_expired_token_with_one_refresh_and_no_attempt_bur
     assert_eq!(applied_tasks, 1_000);
     assert_eq!(bench.counts().total(), 0);
     assert_eq!(bench.refreshes, 1);
+}
+
+#[test]
+fn a_later_edit_in_the_same_task_may_put_it_off_and_adds_its_tags() {
+    let mut bench = Bench::new();
+    let moment = Timestamp(bench.wall_ms + 60_000);
+    bench.enqueue(Change::create("note", "a").set("n", 1).tag("one")).unwrap();
+    bench.enqueue(Change::update("note", "a").set("n", 2).tag("two").not_before(moment)).unwrap();
+    // One that says nothing of a moment takes nothing back.
+    bench.enqueue(Change::update("note", "a").set("n", 3)).unwrap();
+    for tag in ["one", "two"] {
+        let filter = TaskFilter { tag: Some(tag.into()), ..TaskFilter::default() };
+        let tx = bench.store.begin().unwrap();
+        assert_eq!(find_tasks(&*tx, &filter, 0, 10).unwrap().page.tasks.len(), 1, "{tag}");
+    }
+    bench.sync();
+    bench.wait(Duration::from_secs(59));
+    assert!(bench.sent.is_empty());
+    bench.wait(Duration::from_secs(1));
+    assert_eq!(all_sent(&bench), ["a"]);
+}
+
+#[test]
+fn what_is_held_for_another_network_goes_over_this_one_as_soon_as_a_part_of_it_may() {
+    let mut bench = Bench::new();
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::metered(true)).unwrap());
+    let receipt = bench.enqueue(Change::create("photo", "p").set("n", 1).unmetered_only()).unwrap();
+    bench.sync();
+    assert!(task(&mut bench, id(&receipt)).unwrap().standing.held);
+    bench.enqueue(Change::update("photo", "p").set("n", 2)).unwrap();
+    bench.sync();
+    assert_eq!(all_sent(&bench), ["p"]);
+}
+
+#[test]
+fn the_longest_wait_that_a_backend_may_ask_for_is_kept_to_its_end() {
+    // Without a backoff of our own nothing comes on top.
+    let retry = RetryConfig { base: Duration::ZERO, cap: Duration::ZERO, ..RetryConfig::default() };
+    let longest = retry.retry_after_cap;
+    let mut bench = Bench::with(Config { retry, ..Config::default() }, EffectClass::OneEffect);
+    bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &Outcome::Retry { after: Some(longest), reason: "busy".into() });
+    bench.wait(longest.saturating_sub(Duration::from_secs(1)));
+    bench.sync();
+    assert_eq!(bench.sent.len(), 1);
+    bench.wait(Duration::from_secs(1));
+    bench.sync();
+    assert_eq!(bench.sent.len(), 2);
 }

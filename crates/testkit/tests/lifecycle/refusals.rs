@@ -326,3 +326,22 @@ fn a_secret_that_begins_like_that_of_another_record_does_not_let_the_rest_of_it_
     let (_, told) = bench.machine.gate().unwrap();
     assert!(told.contains("upstream refused") && !told.contains("hunt") && !told.contains("er2"), "{told}");
 }
+
+#[test]
+fn a_letter_taken_up_under_its_own_key_is_of_unknown_fate_only_if_it_was_and_the_app_hears_of_it() {
+    for (kind, delivery, stands) in [
+        (FailureKind::Transient, Delivery::Unknown, StateKind::Unknown),
+        (FailureKind::TooLarge, Delivery::Answered, StateKind::Pending),
+    ] {
+        let mut bench = Bench::new();
+        let receipt = bench.enqueue(Change::create("note", "a").set("n", 1).at_most_once()).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        bench.fail(&batch, kind, delivery);
+        assert_eq!(bench.counts().dead, 1);
+        let next = bench.step(|step, tx| step.requeue(tx, id(&receipt)).unwrap());
+        assert_eq!(next, id(&receipt));
+        assert_eq!(task(&mut bench, next).unwrap().state.kind(), stands, "{kind:?}");
+        assert!(bench.events.contains(&Event::Requeued { task: next, next }));
+    }
+}

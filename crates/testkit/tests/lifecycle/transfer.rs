@@ -8,7 +8,7 @@ use landfall_core::export::{ExportedTask, each_task};
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::machine::RestoreError;
 use landfall_core::store::{Store, StoreError};
-use landfall_core::task::{StateKind, TaskState};
+use landfall_core::task::{Orphaned, StateKind, TaskState};
 use std::time::Duration;
 
 fn export(bench: &mut Bench) -> Vec<String> {
@@ -161,4 +161,61 @@ fn work_of_another_account_is_not_taken_in() {
     let refused = nameless.step(|step, tx| step.restore(tx, lost));
     assert_eq!(refused, Err(RestoreError::LostIdentity(id(&receipt))));
     assert_eq!(nameless.counts().total(), 0);
+}
+
+#[test]
+fn work_that_comes_without_what_it_waited_for_goes_by_itself() {
+    let mut old = modelled(projects_and_notes());
+    old.enqueue(Change::create("project", "p").set("n", 1)).unwrap();
+    old.enqueue(Change::create("note", "child").set("project_id", "p")).unwrap();
+    let lines = export(&mut old);
+    let mut new = modelled(projects_and_notes());
+    assert_eq!(import(&mut new, &lines[1..]), 1);
+    new.sync();
+    assert_eq!(all_sent(&new), ["child"]);
+}
+
+#[test]
+fn a_letter_that_dies_on_its_way_says_why_and_its_children_meet_that_there() {
+    let mut old = Bench::new();
+    let parent = old.enqueue(Change::create("note", "a").set("n", 1).at_most_once()).unwrap();
+    old.sync();
+    let child = |name: &str, orphaned| {
+        Change::upsert("note", name).set("m", 1).depends_on_task(id(&parent)).orphaned(orphaned)
+    };
+    let children = [
+        (old.enqueue(child("waits", Orphaned::Wait)).unwrap(), StateKind::Pending),
+        (old.enqueue(child("fails", Orphaned::Fail)).unwrap(), StateKind::Dead),
+        (old.enqueue(child("goes", Orphaned::Detach)).unwrap(), StateKind::InFlight),
+        // A later change of the same record only keeps its place.
+        (old.enqueue(child("a", Orphaned::Fail)).unwrap(), StateKind::Pending),
+    ];
+    let mut new = Bench::new();
+    assert_eq!(import(&mut new, &export(&mut old)), 5);
+    new.sync();
+    let letter = task(&mut new, id(&parent)).unwrap();
+    assert_eq!(letter.state, TaskState::Dead { why: FailureKind::FateUnknown });
+    assert_eq!(letter.history.last().unwrap().kind, FailureKind::FateUnknown);
+    for (receipt, stands) in &children {
+        let child = task(&mut new, id(receipt)).unwrap();
+        assert_eq!(child.state.kind(), *stands, "{}", child.entity);
+    }
+}
+
+#[test]
+fn the_changes_of_a_record_are_counted_on_from_those_that_were_taken_in() {
+    let mut old = Bench::new();
+    for n in 0..3 {
+        old.enqueue(Change::upsert("note", "a").set("n", n)).unwrap();
+        old.sync();
+        let batch = old.last_sent();
+        if n < 2 {
+            old.apply(&batch, "1");
+        }
+    }
+    let mut new = Bench::new();
+    import(&mut new, &export(&mut old));
+    new.enqueue(Change::update("note", "a").set("n", 9)).unwrap();
+    let generations: Vec<_> = new.tasks().iter().map(|task| task.generation).collect();
+    assert_eq!(generations, [3, 4]);
 }
