@@ -328,9 +328,8 @@ fn an_edit_that_left_under_the_servers_name_is_seen_under_the_apps() {
 
 #[test]
 fn an_answer_without_a_name_or_with_the_apps_own_or_a_second_one_changes_no_name() {
-    let names_learnt = |bench: &Bench| {
-        bench.events.iter().filter(|event| matches!(event, Event::IdLearned { .. })).count()
-    };
+    let names_learnt =
+        |bench: &Bench| bench.events.iter().filter(|event| matches!(event, Event::IdLearned { .. })).count();
     for (first, second, called, learnt) in
         [("", "", "n", 0), ("n", "n", "n", 0), ("srv-n", "", "srv-n", 1), ("srv-n", "other", "srv-n", 1)]
     {
