@@ -304,3 +304,27 @@ fn an_edit_of_what_was_never_sent_is_seen_at_once_and_sent_in_its_place() {
     assert!(bench.last_payload().contains(r#""fields":{"n":2}"#));
     assert_eq!(bench.tasks().len(), 1);
 }
+
+#[test]
+fn a_queue_that_is_given_up_ends_through_the_journal_a_few_at_a_time() {
+    let mut bench = Bench::new();
+    let receipts: Vec<_> = ["a", "b", "c", "d", "e"]
+        .iter()
+        .map(|name| bench.enqueue(Change::create("note", *name).set("n", 1)).unwrap())
+        .collect();
+    // Damaged rows stay for whoever can read them, and hide nothing that is behind them.
+    for receipt in &receipts[..2] {
+        assert!(bench.store.damage(id(receipt)));
+    }
+    let mut went = Vec::new();
+    while went.last() != Some(&0) {
+        went.push(bench.step(|step, tx| step.abandon(tx, 2).unwrap()));
+    }
+    assert_eq!(went, [2, 1, 0]);
+    for receipt in &receipts[2..] {
+        let entry = ended(&mut bench, id(receipt)).unwrap();
+        assert_eq!(entry.verdict, Verdict::Discarded);
+        assert!(entry.payload.contains(r#""fields":{"n":1}"#));
+    }
+    assert_eq!((bench.counts().total(), bench.counts().dead), (2, 2));
+}

@@ -323,3 +323,23 @@ fn an_orphan_that_becomes_a_conflict_at_once_still_meets_its_parents_end_when_it
     let settled = bench.resolve(&conflict, &Resolution::KeepLocal).unwrap();
     assert_eq!(task(&mut bench, settled.task.unwrap()).unwrap().state, orphan);
 }
+
+#[test]
+fn a_child_in_the_inbox_goes_on_waiting_for_a_parent_that_is_well_when_it_is_settled() {
+    let mut bench = Bench::ruled(Rules::new(Strategy::Ask));
+    bench.hear(theirs("b", r#"{"n":0}"#, "1"));
+    let moment = Timestamp(bench.wall_ms + 60_000);
+    bench.enqueue(Change::create("note", "a").set("n", 1).not_before(moment)).unwrap();
+    let child = Change::update("note", "b").set("n", 1).depends_on("note", "a").orphaned(Orphaned::Fail);
+    bench.enqueue(child).unwrap();
+    bench.hear(theirs("b", r#"{"n":9}"#, "2"));
+    let conflict = bench.inbox().remove(0);
+    bench.resolve(&conflict, &Resolution::KeepLocal).unwrap();
+    assert_eq!(bench.counts().dead, 0);
+    bench.sync();
+    assert!(bench.sent.is_empty());
+    bench.wait(Duration::from_secs(60));
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(all_sent(&bench), ["a", "b"]);
+}

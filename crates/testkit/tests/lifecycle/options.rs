@@ -1,13 +1,14 @@
 //! How the app wants a change sent: priority with ageing, expiry, dedup keys, tags, the network, debounce.
 
 use super::{all_sent, answer_each, ended, id, ids, modelled, of_type, task};
-use crate::bench::{Bench, applied};
+use crate::bench::{Bench, applied, theirs};
 use landfall_core::adapter::{EffectClass, Outcome};
 use landfall_core::change::{Change, InvalidChange};
 use landfall_core::config::{Config, JournalConfig, PushConfig, RetryConfig};
 use landfall_core::device::DeviceState;
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, FailureKind};
+use landfall_core::id::TaskId;
 use landfall_core::inspect::{TaskFilter, find_tasks};
 use landfall_core::machine::Enqueued;
 use landfall_core::model::TypeModel;
@@ -315,4 +316,42 @@ fn the_longest_wait_that_a_backend_may_ask_for_is_kept_to_its_end() {
     bench.wait(Duration::from_secs(1));
     bench.sync();
     assert_eq!(bench.sent.len(), 2);
+}
+
+/// The app was told that nobody knows whether a change was stored, and says it again.
+#[test]
+fn a_change_that_is_said_again_is_taken_once_wherever_the_first_is_by_now() {
+    let mut bench = Bench::new();
+    bench.hear(theirs("a", r#"{"n":0,"m":0}"#, "1"));
+    let change = || Change::update("note", "a").set("n", 1).unset("m");
+    let first = bench.enqueue(change()).unwrap();
+    let again = bench.enqueue(change().repeat_of(id(&first))).unwrap();
+    assert_eq!((again.task, again.outcome), (first.task, Enqueued::Repeated));
+    assert_eq!(bench.tasks().len(), 1);
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "2");
+    let again = bench.enqueue(change().repeat_of(id(&first))).unwrap();
+    assert_eq!((again.task, again.outcome), (first.task, Enqueued::Repeated), "it has ended");
+    assert_eq!(bench.tasks().len(), 0);
+    // One whose first try was not stored after all.
+    let nobody = TaskId::parse("00000000-0000-0000-0000-000000000001").unwrap();
+    let taken = bench.enqueue(Change::create("note", "b").set("n", 1).repeat_of(nobody)).unwrap();
+    assert_eq!(taken.outcome, Enqueued::New);
+}
+
+/// It was to be folded into a task, and only that is stored.
+#[test]
+fn a_change_that_is_said_again_is_taken_if_the_task_is_there_without_it() {
+    for (change, seen) in [
+        (Change::update("note", "a").set("n", 2), r#"{"m":1,"n":2}"#),
+        (Change::update("note", "a").set("n", 1).set("o", 1), r#"{"m":1,"n":1,"o":1}"#),
+        (Change::update("note", "a").set("n", 1).unset("m"), r#"{"n":1}"#),
+    ] {
+        let mut bench = Bench::new();
+        let first = bench.enqueue(Change::upsert("note", "a").set("n", 1).set("m", 1)).unwrap();
+        let again = bench.enqueue(change.repeat_of(id(&first))).unwrap();
+        assert_eq!((again.task, again.outcome), (first.task, Enqueued::Coalesced));
+        assert_eq!(bench.view("a"), seen);
+    }
 }

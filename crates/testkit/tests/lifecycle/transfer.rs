@@ -1,8 +1,9 @@
 //! Unsynced work out of one store and into another: nothing lost, nothing twice (G2, G3).
 
 use super::{all_sent, id, modelled, rejected, task};
-use crate::bench::{Bench, applied};
+use crate::bench::{Bench, applied, theirs};
 use crate::depend::projects_and_notes;
+use landfall_core::adapter::{Applied, Outcome};
 use landfall_core::change::Change;
 use landfall_core::export::{ExportedTask, each_task};
 use landfall_core::failure::{Delivery, FailureKind};
@@ -218,4 +219,40 @@ fn the_changes_of_a_record_are_counted_on_from_those_that_were_taken_in() {
     new.enqueue(Change::update("note", "a").set("n", 9)).unwrap();
     let generations: Vec<_> = new.tasks().iter().map(|task| task.generation).collect();
     assert_eq!(generations, [3, 4]);
+}
+
+/// A store whose app has made a note that the backend calls `srv`, and has edited it since.
+fn with_a_name() -> Vec<String> {
+    let mut old = Bench::new();
+    old.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+    old.sync();
+    let batch = old.last_sent();
+    let named = Applied { version: Some("1".into()), entity_id: Some("srv".into()), ..Applied::default() };
+    old.outcome(&batch, &Outcome::Applied(named));
+    old.enqueue(Change::update("note", "n").set("a", 2)).unwrap();
+    export(&mut old)
+}
+
+#[test]
+fn what_the_feed_has_brought_under_the_backends_name_is_one_with_the_work_that_is_taken_in() {
+    let mut new = Bench::new();
+    new.hear(theirs("srv", r#"{"a":1,"b":7}"#, "3"));
+    assert_eq!(import(&mut new, &with_a_name()), 1);
+    assert_eq!(new.view("n"), r#"{"a":2,"b":7}"#);
+    assert_eq!(new.view("srv"), "nothing", "there is one record, not two");
+}
+
+#[test]
+fn a_record_that_a_reading_anew_brought_under_its_other_name_is_not_taken_for_gone() {
+    let mut new = Bench::reading();
+    new.sync();
+    new.page(vec![theirs("n", r#"{"a":1,"b":7}"#, "3")], "c1", false);
+    new.sync();
+    new.fail_page(FailureKind::CursorExpired);
+    new.page(vec![theirs("srv", r#"{"a":1,"b":7}"#, "3")], "d1", true);
+    import(&mut new, &with_a_name());
+    new.page(Vec::new(), "d2", false);
+    new.run();
+    assert_eq!(new.view("n"), r#"{"a":2,"b":7}"#);
+    assert!(new.conflicts().is_empty());
 }
