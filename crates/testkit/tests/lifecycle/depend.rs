@@ -1,13 +1,15 @@
 //! A task never overtakes what it depends on (G4), and is never silently lost with it (G2).
 
 use super::{all_sent, answer_each, ended, id, ids, modelled, rejected, task};
-use crate::bench::{Bench, applied, theirs};
+use crate::bench::{Bench, applied, body, theirs};
 use landfall_core::adapter::EffectClass;
 use landfall_core::change::{Change, InvalidChange};
 use landfall_core::config::{Config, Limits};
 use landfall_core::conflict::Resolution;
+use landfall_core::entity::RemoteEntity;
 use landfall_core::explain::{Live, Wait, explain};
 use landfall_core::failure::{Delivery, FailureKind};
+use landfall_core::id::EntityKey;
 use landfall_core::machine::{Cancelled, EnqueueError, Enqueued};
 use landfall_core::merge::rule::{Rules, Strategy};
 use landfall_core::model::{Model, TypeModel};
@@ -342,4 +344,32 @@ fn a_child_in_the_inbox_goes_on_waiting_for_a_parent_that_is_well_when_it_is_set
     let batch = bench.last_sent();
     bench.apply(&batch, "1");
     assert_eq!(all_sent(&bench), ["a", "b"]);
+}
+
+#[test]
+fn a_change_that_names_its_own_record_or_task_does_not_wait_for_itself() {
+    let mut bench = Bench::new();
+    let first = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let of_record = bench.enqueue(Change::update("note", "a").set("n", 2).depends_on("note", "a")).unwrap();
+    assert_eq!((of_record.task, of_record.outcome), (first.task, Enqueued::Coalesced));
+    bench.enqueue(Change::update("note", "a").set("m", 3).depends_on_task(id(&first))).unwrap();
+    assert_eq!(bench.view("a"), r#"{"m":3,"n":2}"#);
+    bench.sync();
+    for version in ["1", "2"] {
+        if let Some(batch) = bench.sent.pop() {
+            bench.apply(&batch, version);
+        }
+    }
+    assert_eq!(bench.counts().total(), 0);
+}
+
+#[test]
+fn a_reference_to_a_record_that_is_there_waits_for_none_of_its_edits() {
+    let mut bench = modelled(projects_and_notes());
+    let project = EntityKey::new("project", "p");
+    bench.hear(RemoteEntity::new(project, body(r#"{"n":1}"#), Some("1".into())));
+    bench.enqueue(Change::update("project", "p").set("n", 2)).unwrap();
+    bench.enqueue(Change::create("note", "n").set("project_id", "p")).unwrap();
+    bench.sync();
+    assert_eq!(all_sent(&bench), ["p", "n"]);
 }

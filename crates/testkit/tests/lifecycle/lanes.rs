@@ -6,13 +6,14 @@ use landfall_core::adapter::{EffectClass, Outcome};
 use landfall_core::change::Change;
 use landfall_core::config::{Config, ConflictConfig};
 use landfall_core::explain::{Live, Wait, explain};
-use landfall_core::failure::FailureKind;
+use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::machine::{Receipt, Scope};
 use landfall_core::merge::rule::{Rules, Strategy};
 use landfall_core::model::{Model, TypeModel, WhenDead};
 use landfall_core::store::Store;
 use landfall_core::task::{StateKind, TaskState, Verdict};
 use landfall_core::time::Timestamp;
+use std::time::Duration;
 
 #[test]
 fn five_hundred_lanes_and_one_poison_task_stops_only_its_own() {
@@ -254,6 +255,103 @@ fn a_letter_taken_up_again_does_not_wait_for_the_decision_about_one_behind_it() 
     });
     assert_eq!(bench.inbox().len(), 1);
     bench.step(|step, tx| step.requeue(tx, id(&letter)).unwrap());
+    bench.sync();
+    assert_eq!(ids(&bench.last_sent()), ["a"]);
+}
+
+/// A letter is taken up again after a later change of its record or its lane has left: that is sent again first.
+#[test]
+fn who_has_passed_a_letter_is_sent_again_before_it() {
+    let at_work = |one_record: bool, large: bool| {
+        let skip = TypeModel { when_dead: Some(WhenDead::Skip), ..TypeModel::default() };
+        let lanes = [("l".to_owned(), WhenDead::Skip)].into();
+        let mut bench = modelled(Model { lanes, ..of_type("note", skip) });
+        bench.hear(theirs("1", r#"{"a":1,"b":1}"#, "1"));
+        bench.hear(theirs("2", r#"{"a":1,"b":1}"#, "1"));
+        let change = |id: &str, field: &str| match one_record {
+            true => Change::update("note", "1").set(field, 2),
+            false => Change::update("note", id).set(field, 2).lane("l"),
+        };
+        let letter = bench.enqueue(change("1", "a")).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        match large {
+            true => bench.fail(&batch, FailureKind::TooLarge, Delivery::Answered),
+            false => bench.outcome(&batch, &rejected("bad")),
+        }
+        let passing = bench.enqueue(change("2", "b")).unwrap();
+        bench.sync();
+        assert_eq!(bench.last_sent().tasks[0].task_id, id(&passing));
+        (bench, id(&letter), id(&passing))
+    };
+    let busy = Outcome::Retry { after: Some(Duration::from_secs(60)), reason: "busy".into() };
+    for (one_record, large, before) in
+        [false, true].into_iter().flat_map(|one| [(one, false, false), (one, true, false), (one, true, true)])
+    {
+        let (mut bench, letter, passing) = at_work(one_record, large);
+        let batch = bench.last_sent();
+        if before {
+            bench.outcome(&batch, &busy);
+        }
+        let again = bench.step(|step, tx| step.requeue(tx, letter).unwrap());
+        bench.sync();
+        assert_eq!(bench.sent.len(), 2, "{one_record} {large} {before}");
+        assert_eq!(task(&mut bench, again).unwrap().state.kind(), StateKind::Pending);
+        if !before {
+            bench.outcome(&batch, &busy);
+        }
+        for next in [passing, again] {
+            bench.wait(Duration::from_secs(3_600));
+            bench.sync();
+            let batch = bench.last_sent();
+            assert_eq!(batch.tasks.len(), 1);
+            assert_eq!(batch.tasks[0].task_id, next, "{one_record} {large} {before}");
+            bench.apply(&batch, "2");
+        }
+        assert_eq!(bench.counts().total(), 0);
+    }
+}
+
+/// One of a group was refused, so nothing of the group has taken effect: a letter that the group has passed does not wait
+/// for it any more.
+#[test]
+fn a_letter_goes_before_a_group_that_begins_anew() {
+    let lanes = [("l".to_owned(), WhenDead::Skip)].into();
+    let mut bench = modelled(Model { lanes, ..Model::default() });
+    for name in ["a", "b"] {
+        bench.hear(theirs(name, r#"{"n":0}"#, "1"));
+    }
+    let letter = bench.enqueue(Change::create("note", "x").set("n", 1).lane("l")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &rejected("bad"));
+    let refused = bench.step(|step, tx| {
+        step.enqueue(tx, Change::update("note", "a").set("n", 1).lane("l").group("g")).unwrap();
+        step.enqueue(tx, Change::update("note", "b").set("n", 1).group("g")).unwrap()
+    });
+    bench.sync();
+    let batch = bench.last_sent();
+    assert_eq!(ids(&batch), ["a", "b"]);
+    answer_each(&mut bench, &batch, |id| match id {
+        "b" => rejected("bad"),
+        _ => Outcome::Retry { after: None, reason: "group_aborted".into() },
+    });
+    bench.step(|step, tx| step.pause(tx, &Scope::All).unwrap());
+    for letter in [&letter, &refused] {
+        bench.step(|step, tx| step.requeue(tx, id(letter)).unwrap());
+    }
+    bench.step(|step, tx| step.resume(tx, &Scope::All).unwrap());
+    bench.pass(Duration::from_secs(3_600));
+    bench.sync();
+    let letter = bench.last_sent();
+    assert_eq!(ids(&letter), ["x"]);
+    // The other one turns out to change nothing: what is left of the group is as it was sent, and yet waits its turn.
+    bench.hear(theirs("b", r#"{"n":1}"#, "2"));
+    assert_eq!(bench.tasks().len(), 2);
+    bench.pass(Duration::from_secs(3_600));
+    bench.sync();
+    assert_eq!(ids(&bench.last_sent()), ["x"], "two of one lane are never under way together");
+    bench.apply(&letter, "1");
     bench.sync();
     assert_eq!(ids(&bench.last_sent()), ["a"]);
 }

@@ -11,7 +11,7 @@ use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::id::EntityKey;
 use landfall_core::store::Store;
-use landfall_core::task::Verdict;
+use landfall_core::task::{Orphaned, StateKind, Verdict};
 
 fn named(server_id: &str, version: &str) -> Outcome {
     let entity_id = Some(server_id.to_owned());
@@ -345,4 +345,81 @@ fn an_answer_without_a_name_or_with_the_apps_own_or_a_second_one_changes_no_name
         assert_eq!(ids(&bench.last_sent()), [called], "{first:?}, then {second:?}");
         assert_eq!(names_learnt(&bench), learnt, "{first:?}, then {second:?}");
     }
+}
+
+#[test]
+fn a_change_may_call_every_record_by_the_servers_name() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("project", "p").set("a", 1)).unwrap();
+    bench.enqueue(Change::create("note", "n").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    answer(&mut bench, &batch);
+    bench.enqueue(Change::update("project", "p").set("a", 2)).unwrap();
+    bench
+        .enqueue(Change::update("note", "srv-n").set("project_id", "srv-p").depends_on("project", "srv-p"))
+        .unwrap();
+    let edit = bench.tasks().pop().unwrap();
+    assert_eq!((edit.entity, edit.terms.waits_for.len()), (EntityKey::new("note", "n"), 1));
+    assert_eq!(bench.local("note", "n"), Some(body(r#"{"a":1,"project_id":"p"}"#)), "the app's own words");
+    bench.sync();
+    assert_eq!(ids(&bench.last_sent()), ["srv-p"]);
+    let batch = bench.last_sent();
+    answer(&mut bench, &batch);
+    assert!(bench.last_payload().contains(r#""base_version":"1","fields":{"project_id":"srv-p"}"#));
+}
+
+#[test]
+fn a_name_that_comes_with_other_answers_is_used_at_once() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("note", "first").set("a", 1)).unwrap();
+    bench.enqueue(Change::create("project", "p").set("a", 1)).unwrap();
+    bench.enqueue(Change::create("note", "n").set("project_id", "p")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    assert_eq!(ids(&batch), ["first", "p"]);
+    super::answer_each(&mut bench, &batch, |id| match id {
+        "p" => named("srv-p", "1"),
+        _ => Outcome::Applied(Applied {
+            version: Some("1".into()),
+            fields: Some([("seen".to_owned(), 1.into())].into_iter().collect()),
+            ..Applied::default()
+        }),
+    });
+    assert!(bench.last_payload().contains(r#""fields":{"project_id":"srv-p"}"#), "{}", bench.last_payload());
+}
+
+#[test]
+fn the_app_is_told_that_the_feeds_copy_of_its_record_is_gone() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let create = bench.last_sent();
+    bench.hear(remote("note", "srv-n", r#"{"a":1,"b":1}"#, "1"));
+    bench.enqueue(Change::update("note", "srv-n").set("b", 2)).unwrap();
+    bench.sync();
+    let told = bench.changes_told("srv-n");
+    bench.outcome(&create, &named("srv-n", "1"));
+    assert_eq!(bench.local("note", "srv-n"), None);
+    assert_eq!(bench.changes_told("srv-n"), told + 1);
+}
+
+#[test]
+fn a_later_change_of_one_record_under_its_other_name_keeps_its_place_behind_a_letter() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let create = bench.last_sent();
+    bench.hear(remote("note", "srv-n", r#"{"a":1,"b":1}"#, "1"));
+    let first = bench.enqueue(Change::update("note", "srv-n").set("b", 2)).unwrap();
+    bench.sync();
+    let sent = bench.last_sent();
+    bench.outcome(&create, &named("srv-n", "1"));
+    let behind = Change::update("note", "n").set("a", 2).depends_on_task(id(&first)).orphaned(Orphaned::Fail);
+    let behind = bench.enqueue(behind).unwrap();
+    bench.outcome(&sent, &super::rejected("no"));
+    assert_eq!(task(&mut bench, id(&behind)).unwrap().state.kind(), StateKind::Pending);
+    bench.step(|step, tx| step.discard(tx, id(&first)).unwrap());
+    bench.sync();
+    assert_eq!(bench.last_sent().tasks[0].task_id, id(&behind));
 }

@@ -1,11 +1,13 @@
 //! How the app wants a change sent: priority with ageing, expiry, dedup keys, tags, the network, debounce.
 
 use super::{all_sent, answer_each, ended, id, ids, modelled, of_type, task};
-use crate::bench::{Bench, applied, theirs};
+use crate::bench::{Bench, applied, body, note, theirs};
 use landfall_core::adapter::{EffectClass, Outcome};
 use landfall_core::change::{Change, InvalidChange};
+use landfall_core::coalesce::Contradiction;
 use landfall_core::config::{Config, JournalConfig, PushConfig, RetryConfig};
 use landfall_core::device::DeviceState;
+use landfall_core::entity::Base;
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::id::TaskId;
@@ -354,4 +356,64 @@ fn a_change_that_is_said_again_is_taken_if_the_task_is_there_without_it() {
         assert_eq!((again.task, again.outcome), (first.task, Enqueued::Coalesced));
         assert_eq!(bench.view("a"), seen);
     }
+}
+
+#[test]
+fn an_app_with_its_own_read_model_says_what_a_change_was_made_on() {
+    let mut bench = Bench::new();
+    let base = |json: &str| Base { body: body(json), version: Some("7".into()), complete: true };
+    bench.enqueue(Change::update("note", "a").set("n", 2).base(base(r#"{"m":5,"n":1}"#))).unwrap();
+    assert_eq!(bench.view("a"), r#"{"m":5,"n":2}"#);
+    bench.sync();
+    assert!(bench.last_payload().contains(r#""base_version":"7","fields":{"n":2}"#));
+    let refused = bench.enqueue(Change::create("note", "b").set("n", 2).base(base(r#"{"n":1}"#)));
+    assert_eq!(refused, Err(Contradiction::AlreadyExists.into()));
+}
+
+#[test]
+fn taking_back_what_is_still_on_its_way_is_a_change_of_its_own() {
+    let mut bench = Bench::new();
+    bench.hear(theirs("a", r#"{"n":1}"#, "1"));
+    bench.enqueue(Change::update("note", "a").set("n", 2)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.enqueue(Change::update("note", "a").set("n", 3)).unwrap();
+    let back = bench.enqueue(Change::update("note", "a").set("n", 1)).unwrap();
+    assert_eq!(back.outcome, Enqueued::Coalesced, "the backend is about to have something else");
+    bench.apply(&batch, "2");
+    assert!(bench.last_payload().contains(r#""fields":{"n":1}"#));
+}
+
+#[test]
+fn a_later_edit_in_the_same_task_may_make_it_more_urgent_but_not_less() {
+    for (first, second) in [(0, 5), (5, 0)] {
+        let mut bench = one_by_one();
+        bench.enqueue(Change::create("note", "usual").set("n", 1)).unwrap();
+        bench.enqueue(Change::create("note", "urgent").set("n", 1).priority(first)).unwrap();
+        bench.enqueue(Change::update("note", "urgent").set("n", 2).priority(second)).unwrap();
+        bench.sync();
+        assert_eq!(all_sent(&bench), ["urgent"]);
+    }
+}
+
+#[test]
+fn the_app_is_told_how_each_change_was_taken() {
+    let mut bench = Bench::new();
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let (task, entity) = (id(&receipt), note("a"));
+    assert!(bench.events.contains(&Event::Enqueued { task, entity }));
+    bench.enqueue(Change::update("note", "a").set("n", 2)).unwrap();
+    assert!(bench.events.contains(&Event::Coalesced { task }));
+}
+
+#[test]
+fn what_expires_sooner_than_what_was_enqueued_before_ends_in_its_own_time() {
+    let mut bench = Bench::new();
+    for (name, seconds) in [("late", 3_600), ("soon", 60)] {
+        let moment = Timestamp(bench.wall_ms + seconds * 1_000);
+        bench.enqueue(Change::create("note", name).set("n", 1).expires_at(moment)).unwrap();
+    }
+    assert!(bench.machine.next_wakeup().is_some_and(|due| due.0 <= 60_000));
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(bench.tasks().len(), 1);
 }
