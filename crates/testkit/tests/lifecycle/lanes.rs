@@ -316,42 +316,49 @@ fn who_has_passed_a_letter_is_sent_again_before_it() {
 /// for it any more.
 #[test]
 fn a_letter_goes_before_a_group_that_begins_anew() {
-    let lanes = [("l".to_owned(), WhenDead::Skip)].into();
-    let mut bench = modelled(Model { lanes, ..Model::default() });
-    for name in ["a", "b"] {
-        bench.hear(theirs(name, r#"{"n":0}"#, "1"));
+    for one_record in [false, true] {
+        let lanes = [("l".to_owned(), WhenDead::Skip)].into();
+        let skip = TypeModel { when_dead: Some(WhenDead::Skip), ..TypeModel::default() };
+        let mut bench = modelled(Model { lanes, ..of_type("note", skip) });
+        for name in ["a", "b", "x"] {
+            bench.hear(theirs(name, r#"{"m":0,"n":0}"#, "1"));
+        }
+        let change = |id: &str, field: &str| match one_record {
+            true => Change::update("note", "a").set(field, 1),
+            false => Change::update("note", id).set(field, 1).lane("l"),
+        };
+        let letter = bench.enqueue(change("x", "m")).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        bench.outcome(&batch, &rejected("bad"));
+        let (first, refused) = bench.step(|step, tx| {
+            let first = step.enqueue(tx, change("a", "n").group("g")).unwrap();
+            let second = Change::update("note", "b").set("n", 1).group("g");
+            (first, step.enqueue(tx, second).unwrap())
+        });
+        bench.sync();
+        let batch = bench.last_sent();
+        assert_eq!(ids(&batch), ["a", "b"]);
+        answer_each(&mut bench, &batch, |id| match id {
+            "b" => rejected("bad"),
+            _ => Outcome::Retry { after: None, reason: "group_aborted".into() },
+        });
+        bench.step(|step, tx| step.pause(tx, &Scope::All).unwrap());
+        let again = bench.step(|step, tx| step.requeue(tx, id(&letter)).unwrap());
+        bench.step(|step, tx| step.requeue(tx, id(&refused)).unwrap());
+        bench.step(|step, tx| step.resume(tx, &Scope::All).unwrap());
+        bench.pass(Duration::from_secs(3_600));
+        bench.sync();
+        let letter = bench.last_sent();
+        assert_eq!((letter.tasks.len(), letter.tasks[0].task_id), (1, again), "{one_record}");
+        // The other one turns out to change nothing: what is left of the group is as it was sent, and yet waits its turn.
+        bench.hear(theirs("b", r#"{"m":0,"n":1}"#, "2"));
+        assert_eq!(bench.tasks().len(), 2);
+        bench.pass(Duration::from_secs(3_600));
+        bench.sync();
+        assert_eq!(bench.last_sent(), letter, "two of one line are never under way together");
+        bench.apply(&letter, "2");
+        bench.sync();
+        assert_eq!(bench.last_sent().tasks[0].task_id, id(&first), "{one_record}");
     }
-    let letter = bench.enqueue(Change::create("note", "x").set("n", 1).lane("l")).unwrap();
-    bench.sync();
-    let batch = bench.last_sent();
-    bench.outcome(&batch, &rejected("bad"));
-    let refused = bench.step(|step, tx| {
-        step.enqueue(tx, Change::update("note", "a").set("n", 1).lane("l").group("g")).unwrap();
-        step.enqueue(tx, Change::update("note", "b").set("n", 1).group("g")).unwrap()
-    });
-    bench.sync();
-    let batch = bench.last_sent();
-    assert_eq!(ids(&batch), ["a", "b"]);
-    answer_each(&mut bench, &batch, |id| match id {
-        "b" => rejected("bad"),
-        _ => Outcome::Retry { after: None, reason: "group_aborted".into() },
-    });
-    bench.step(|step, tx| step.pause(tx, &Scope::All).unwrap());
-    for letter in [&letter, &refused] {
-        bench.step(|step, tx| step.requeue(tx, id(letter)).unwrap());
-    }
-    bench.step(|step, tx| step.resume(tx, &Scope::All).unwrap());
-    bench.pass(Duration::from_secs(3_600));
-    bench.sync();
-    let letter = bench.last_sent();
-    assert_eq!(ids(&letter), ["x"]);
-    // The other one turns out to change nothing: what is left of the group is as it was sent, and yet waits its turn.
-    bench.hear(theirs("b", r#"{"n":1}"#, "2"));
-    assert_eq!(bench.tasks().len(), 2);
-    bench.pass(Duration::from_secs(3_600));
-    bench.sync();
-    assert_eq!(ids(&bench.last_sent()), ["x"], "two of one lane are never under way together");
-    bench.apply(&letter, "1");
-    bench.sync();
-    assert_eq!(ids(&bench.last_sent()), ["a"]);
 }

@@ -5,11 +5,13 @@ use super::{ended, id, ids, modelled, task};
 use crate::bench::{Bench, applied, body};
 use landfall_core::adapter::{Applied, EffectClass, Outcome, PushBatch};
 use landfall_core::change::{Change, Operation};
+use landfall_core::coalesce::Contradiction;
 use landfall_core::config::Config;
 use landfall_core::entity::{Body, RemoteEntity};
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::id::EntityKey;
+use landfall_core::machine::{Enqueued, Scope};
 use landfall_core::store::Store;
 use landfall_core::task::{Orphaned, StateKind, Verdict};
 
@@ -355,6 +357,10 @@ fn a_change_may_call_every_record_by_the_servers_name() {
     bench.sync();
     let batch = bench.last_sent();
     answer(&mut bench, &batch);
+    let again = bench.enqueue(Change::create("note", "srv-n").set("a", 1));
+    assert_eq!(again, Err(Contradiction::AlreadyExists.into()));
+    let same = bench.enqueue(Change::update("note", "srv-n").set("a", 1)).unwrap();
+    assert_eq!(same.outcome, Enqueued::NoChange);
     bench.enqueue(Change::update("project", "p").set("a", 2)).unwrap();
     bench
         .enqueue(Change::update("note", "srv-n").set("project_id", "srv-p").depends_on("project", "srv-p"))
@@ -422,4 +428,44 @@ fn a_later_change_of_one_record_under_its_other_name_keeps_its_place_behind_a_le
     bench.step(|step, tx| step.discard(tx, id(&first)).unwrap());
     bench.sync();
     assert_eq!(bench.last_sent().tasks[0].task_id, id(&behind));
+}
+
+/// The feed brings two records before the answers to their creates are heard, and the app edits the feed's copies.
+#[test]
+fn edits_that_move_to_the_apps_record_keep_their_place_and_their_children() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("project", "p").set("a", 1)).unwrap();
+    bench.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let creates = bench.last_sent();
+    bench.step(|step, tx| step.pause(tx, &Scope::All).unwrap());
+    bench.hear(remote("note", "srv-n", r#"{"a":1,"b":1}"#, "1"));
+    bench.hear(remote("project", "srv-p", r#"{"a":1}"#, "1"));
+    let edit = Change::update("note", "srv-n").set("b", 2).set("project_id", "srv-p");
+    let edit = bench.enqueue(edit).unwrap();
+    let later = bench.enqueue(Change::update("note", "n").set("a", 3)).unwrap();
+    let child = bench.enqueue(Change::create("note", "c").set("a", 1).depends_on_task(id(&edit))).unwrap();
+    answer(&mut bench, &creates);
+
+    let moved = ended(&mut bench, id(&edit)).unwrap().became.unwrap();
+    let entity = EntityKey::new("note", "n");
+    assert!(bench.events.contains(&Event::Rebased { task: id(&edit), entity: entity.clone(), next: moved }));
+    let next = task(&mut bench, moved).unwrap();
+    assert_eq!((next.entity, next.generation), (entity, 3), "the third change of the record");
+    assert_eq!(bench.local("note", "n"), Some(body(r#"{"a":3,"b":2,"project_id":"p"}"#)));
+    assert_eq!(task(&mut bench, id(&child)).unwrap().terms.waits_for, [moved].into());
+    let another = bench.enqueue(Change::action("note", "n", "print")).unwrap();
+    assert_eq!(task(&mut bench, id(&another)).unwrap().generation, 4);
+
+    bench.step(|step, tx| step.resume(tx, &Scope::All).unwrap());
+    bench.sync();
+    let batch = bench.last_sent();
+    assert_eq!(batch.tasks.len(), 1, "{batch:?}");
+    assert_eq!(batch.tasks[0].task_id, moved, "it was made before the other one");
+    answer(&mut bench, &batch);
+    let mut then: Vec<_> = bench.last_sent().tasks.iter().map(|task| task.task_id).collect();
+    then.sort();
+    let mut wanted = vec![id(&later), id(&child)];
+    wanted.sort();
+    assert_eq!(then, wanted);
 }
