@@ -12,6 +12,7 @@ use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::id::EntityKey;
 use landfall_core::machine::{Enqueued, Scope};
+use landfall_core::model::{TypeModel, WhenDead};
 use landfall_core::store::Store;
 use landfall_core::task::{Orphaned, StateKind, Verdict};
 
@@ -468,4 +469,28 @@ fn edits_that_move_to_the_apps_record_keep_their_place_and_their_children() {
     let mut wanted = vec![id(&later), id(&child)];
     wanted.sort();
     assert_eq!(then, wanted);
+}
+
+#[test]
+fn an_edit_that_comes_back_unsent_under_the_servers_name_goes_on_under_the_apps_when_it_is_the_last() {
+    let skip = TypeModel { when_dead: Some(WhenDead::Skip), ..TypeModel::default() };
+    let mut bench = modelled(super::of_type("note", skip));
+    bench.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let create = bench.last_sent();
+    bench.hear(remote("note", "srv-n", r#"{"a":1,"b":1}"#, "1"));
+    let letter = bench.enqueue(Change::update("note", "srv-n").set("a", 2)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &super::rejected("no"));
+    let edit = bench.enqueue(Change::update("note", "srv-n").set("b", 2)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&create, &named("srv-n", "1"));
+    bench.fail(&batch, FailureKind::Unreachable, Delivery::NotSent);
+    bench.step(|step, tx| step.discard(tx, id(&letter)).unwrap());
+    let moved = ended(&mut bench, id(&edit)).unwrap().became.unwrap();
+    assert_eq!(task(&mut bench, moved).unwrap().entity, EntityKey::new("note", "n"));
+    assert_eq!(bench.view("n"), r#"{"a":1,"b":2}"#);
+    assert_eq!(bench.store.begin().unwrap().entity(&EntityKey::new("note", "srv-n")).unwrap(), None);
 }
