@@ -579,4 +579,8 @@ fn every_change_that_is_taken_gives_out_a_time_and_nothing_else_does() {
         step.newest_time()
     });
     assert_eq!((heard, made.is_some()), (None, true));
+    let edited = time_of(&mut bench, Change::update("note", "2").set("a", 2));
+    let taken_back = time_of(&mut bench, Change::update("note", "2").set("a", 1));
+    assert!(edited.is_some() && edited < taken_back, "{edited:?} {taken_back:?}");
+    assert!(bench.tasks().is_empty());
 }

@@ -78,6 +78,21 @@ fn reading_goes_on_where_it_was_when_the_process_died() {
 }
 
 #[test]
+fn a_late_answer_about_what_was_made_after_the_last_page_reads_nothing_anew() {
+    let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
+    bench.enqueue(Change::create("note", "2").set("a", 2)).unwrap();
+    bench.session(DRAINED, Directions::PushOnly);
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+    bench.wait(Duration::from_secs(3_600));
+    let batch = bench.last_sent();
+    let known = Applied { version: Some("2".into()), ..Applied::default() };
+    bench.outcome(&batch, &Outcome::Duplicate(known));
+    assert_eq!(bench.view("2"), r#"{"a":2}"#);
+    assert_eq!(count(&bench, |event| matches!(event, Event::Reconciling)), 0);
+}
+
+#[test]
 fn a_page_that_comes_twice_changes_nothing() {
     let notes = || vec![theirs("1", r#"{"a":1}"#, "1"), gone("2", "4")];
     let mut bench = having_read(notes());

@@ -1,7 +1,7 @@
 //! Taking over changes that something else than the engine has left in the store: an app's own transactions.
 //!
 //! A row that cannot be taken is set apart with the reason, so that it neither is lost nor holds up the others. Tests:
-//! `tests/outbox.rs` of `landfall-sqlite`.
+//! `tests/lifecycle` of `landfall-testkit`, `tests/outbox.rs` of `landfall-sqlite`.
 
 use super::{EnqueueError, Step};
 use crate::store::{StoreError, StoreTx};

@@ -257,14 +257,21 @@ impl Step {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn abandon(&mut self, tx: &mut dyn StoreTx, limit: usize) -> Result<usize, StoreError> {
-        let page = tx.tasks_after(0, limit)?;
-        for row in &page.damaged {
-            tx.quarantine(row)?;
+        let mut after = 0;
+        loop {
+            let page = tx.tasks_after(after, limit)?;
+            for row in &page.damaged {
+                tx.quarantine(row)?;
+                after = after.max(row.seq);
+            }
+            for task in &page.tasks {
+                self.end(tx, task, Verdict::Discarded, None, None)?;
+            }
+            // Damaged rows stay, and must not hide what is behind them.
+            if !page.tasks.is_empty() || page.damaged.is_empty() {
+                return Ok(page.tasks.len());
+            }
         }
-        for task in &page.tasks {
-            self.end(tx, task, Verdict::Discarded, None, None)?;
-        }
-        Ok(page.tasks.len())
     }
 
     /// Nothing in `scope` is sent until it is resumed, also after a restart. What is under way is not called back.

@@ -105,7 +105,6 @@ impl Step {
         if matches!(task.state, TaskState::Dead { .. }) {
             task.standing.passed_over = self.when_dead(&task) != crate::model::WhenDead::Block;
         }
-        tx.put_entity(&entity)?;
         tx.put_task(&task)?;
         self.make_claimable(tx, &task)?;
         self.lay_over(tx, &mut entity, Origin::App)?;

@@ -1,9 +1,11 @@
 //! Queue control: cancel also in flight, pause and resume, retry now, and every answer of `explain`.
 
 use super::{all_sent, ended, id, ids, rejected, task};
-use crate::bench::{Bench, DRAINED, applied, theirs};
-use landfall_core::adapter::Outcome;
-use landfall_core::change::Change;
+use crate::bench::{Bench, DRAINED, applied, reply, theirs};
+use landfall_core::adapter::{EffectClass, Outcome};
+use landfall_core::change::{Change, Intent, Operation};
+use landfall_core::config::{Config, Limits};
+use landfall_core::event::Event;
 use landfall_core::explain::{Live, Wait, explain};
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::id::TaskId;
@@ -12,6 +14,7 @@ use landfall_core::machine::{Cancelled, Directions, Scope, TaskError};
 use landfall_core::store::Store;
 use landfall_core::task::{StateKind, Verdict};
 use landfall_core::time::Timestamp;
+use landfall_core::value::{Fields, Value};
 use std::time::Duration;
 
 #[test]
@@ -254,4 +257,152 @@ fn what_became_of_a_write_is_known_also_through_retries_and_restarts() {
     assert_eq!(of(&mut bench), Fate::Done { verdict: Verdict::Applied, version: Some("4".into()) });
     let nobody = TaskId::parse("00000000-0000-0000-0000-000000000001").unwrap();
     assert_eq!(fate(&*bench.store.begin().unwrap(), nobody).unwrap(), Fate::Unknown);
+}
+
+#[test]
+fn what_was_paused_during_a_backoff_goes_when_it_is_resumed_also_if_the_clock_went_back_a_year() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("photo", "p").set("n", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &Outcome::Retry { after: Some(Duration::from_secs(60)), reason: "busy".into() });
+    bench.step(|step, tx| step.pause(tx, &Scope::Type("photo".into())).unwrap());
+    bench.wait(Duration::from_secs(3_600));
+    bench.sync();
+    assert!(bench.tasks()[0].standing.held);
+    bench.wall_ms -= 365 * 24 * 3_600_000;
+    bench.step(|step, _| step.wake());
+    bench.step(|step, tx| step.resume(tx, &Scope::Type("photo".into())).unwrap());
+    bench.sync();
+    assert_eq!(all_sent(&bench), ["p", "p"]);
+}
+
+#[test]
+fn ending_the_backoff_of_one_of_a_group_does_not_hurry_the_others() {
+    let mut bench = Bench::new();
+    let moment = Timestamp(bench.wall_ms + 3_600_000);
+    let first = bench.step(|step, tx| {
+        let first = step.enqueue(tx, Change::create("note", "a").set("n", 1).group("g")).unwrap();
+        step.enqueue(tx, Change::create("note", "b").set("n", 1).group("g").not_before(moment)).unwrap();
+        first
+    });
+    bench.step(|step, tx| step.retry_now(tx, id(&first)).unwrap());
+    bench.sync();
+    assert!(bench.sent.is_empty(), "the app does not want the other one sent yet");
+    assert!(bench.machine.next_wakeup().is_none_or(|due| due.0 > bench.mono_ms), "nobody looks until then");
+    bench.wait(Duration::from_secs(3_600));
+    bench.sync();
+    assert_eq!(ids(&bench.last_sent()), ["a", "b"]);
+}
+
+#[test]
+fn an_edit_of_what_was_never_sent_is_seen_at_once_and_sent_in_its_place() {
+    let mut bench = Bench::new();
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let intent = Intent { fields: Fields::from([("n", 2)]), ..Intent::new(Operation::Create) };
+    let goes_on = bench.step(|step, tx| step.edit(tx, id(&receipt), intent).unwrap());
+    assert_eq!(goes_on, id(&receipt));
+    assert_eq!(bench.view("a"), r#"{"n":2}"#);
+    bench.sync();
+    assert!(bench.last_payload().contains(r#""fields":{"n":2}"#));
+    assert_eq!(bench.tasks().len(), 1);
+}
+
+#[test]
+fn a_queue_that_is_given_up_ends_through_the_journal_a_few_at_a_time() {
+    let mut bench = Bench::new();
+    let receipts: Vec<_> = ["a", "b", "c", "d", "e"]
+        .iter()
+        .map(|name| bench.enqueue(Change::create("note", *name).set("n", 1)).unwrap())
+        .collect();
+    // Damaged rows stay for whoever can read them, and hide nothing that is behind them.
+    for receipt in &receipts[..2] {
+        assert!(bench.store.damage(id(receipt)));
+    }
+    let went: Vec<_> = (0..3).map(|_| bench.step(|step, tx| step.abandon(tx, 2).unwrap())).collect();
+    assert_eq!(went, [2, 1, 0]);
+    for receipt in &receipts[2..] {
+        let entry = ended(&mut bench, id(receipt)).unwrap();
+        assert_eq!(entry.verdict, Verdict::Discarded);
+        assert!(entry.payload.contains(r#""fields":{"n":1}"#));
+    }
+    assert_eq!((bench.counts().total(), bench.counts().dead), (2, 2));
+}
+
+#[test]
+fn the_app_may_have_sent_at_once_what_it_has_put_off_or_what_is_of_unknown_fate() {
+    let mut bench = Bench::new();
+    let moment = Timestamp(bench.wall_ms + 3_600_000);
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1).not_before(moment)).unwrap();
+    bench.step(|step, tx| step.retry_now(tx, id(&receipt)).unwrap());
+    bench.sync();
+    assert_eq!(all_sent(&bench), ["a"]);
+    // The backoff has become long by now.
+    let mut tries = 1;
+    while bench.sent.len() == tries && tries < 12 {
+        let batch = bench.last_sent();
+        bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+        bench.wait(Duration::from_secs(3_600));
+        bench.sync();
+        tries += 1;
+    }
+    let batch = bench.last_sent();
+    bench.answer(&batch, Ok(reply(&batch, &Outcome::Unknown { reason: "lost".into() })));
+    assert_eq!(task(&mut bench, id(&receipt)).unwrap().state.kind(), StateKind::Unknown);
+    let sent = bench.sent.len();
+    bench.step(|step, tx| step.retry_now(tx, id(&receipt)).unwrap());
+    bench.sync();
+    assert_eq!(bench.sent.len(), sent + 1);
+}
+
+#[test]
+fn a_group_goes_also_where_the_clock_stands_before_1970() {
+    let mut bench = Bench::new();
+    bench.wall_ms = -1_000_000;
+    bench.step(|step, tx| {
+        step.enqueue(tx, Change::create("note", "a").set("n", 1).group("g")).unwrap();
+        step.enqueue(tx, Change::create("note", "b").set("n", 1).group("g")).unwrap();
+    });
+    bench.sync();
+    assert_eq!(ids(&bench.last_sent()), ["a", "b"]);
+}
+
+#[test]
+fn an_edit_is_checked_like_any_change_and_never_touches_what_was_sent() {
+    let limits = Limits { change_bytes: 100, ..Limits::default() };
+    let mut bench = Bench::with(Config { limits, ..Config::default() }, EffectClass::OneEffect);
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let intent =
+        |value: Value| Intent { fields: Fields::from([("n", value)]), ..Intent::new(Operation::Create) };
+    let large = intent(Value::Text("x".repeat(200)));
+    let refused = bench.step(|step, tx| step.edit(tx, id(&receipt), large));
+    assert!(matches!(refused, Err(TaskError::Invalid(_))), "{refused:?}");
+    bench.sync();
+    let batch = bench.last_sent();
+    // It waits to be sent again as it is: a late copy may arrive.
+    bench.outcome(&batch, &Outcome::Retry { after: None, reason: "busy".into() });
+    let refused = bench.step(|step, tx| step.edit(tx, id(&receipt), intent(2.into())));
+    assert!(matches!(refused, Err(TaskError::WrongState { state: StateKind::Pending, .. })), "{refused:?}");
+    bench.wait(Duration::from_secs(3_600));
+    bench.sync();
+    let batch = bench.last_sent();
+    assert!(batch.tasks[0].payload.contains(r#""fields":{"n":1}"#));
+    // Turned away as a whole it may still arrive: first as it is, says the refusal.
+    bench.fail(&batch, FailureKind::Forbidden, Delivery::Answered);
+    let refused = bench.step(|step, tx| step.edit(tx, id(&receipt), intent(2.into())));
+    let Err(TaskError::WrongState { state: StateKind::Dead, hint }) = refused else { panic!("{refused:?}") };
+    assert!(hint.contains("take it up again"), "{hint}");
+}
+
+#[test]
+fn the_app_is_told_what_is_paused_and_what_it_wished_to_cancel() {
+    let mut bench = Bench::new();
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    bench.sync();
+    assert_eq!(bench.step(|step, tx| step.cancel(tx, id(&receipt)).unwrap()), Cancelled::Requested);
+    assert!(bench.events.contains(&Event::CancelRequested { task: id(&receipt) }));
+    bench.step(|step, tx| step.pause(tx, &Scope::Lane("l".into())).unwrap());
+    let tells =
+        |event: &Event| matches!(event, Event::ControlsChanged(controls) if controls.lanes.contains("l"));
+    assert!(bench.events.iter().any(tells));
 }

@@ -1,19 +1,22 @@
 //! A task never overtakes what it depends on (G4), and is never silently lost with it (G2).
 
 use super::{all_sent, answer_each, ended, id, ids, modelled, rejected, task};
-use crate::bench::{Bench, applied, theirs};
+use crate::bench::{Bench, applied, body, theirs};
 use landfall_core::adapter::EffectClass;
 use landfall_core::change::{Change, InvalidChange};
 use landfall_core::config::{Config, Limits};
 use landfall_core::conflict::Resolution;
+use landfall_core::entity::RemoteEntity;
 use landfall_core::explain::{Live, Wait, explain};
-use landfall_core::failure::FailureKind;
-use landfall_core::machine::{Cancelled, EnqueueError};
+use landfall_core::failure::{Delivery, FailureKind};
+use landfall_core::id::EntityKey;
+use landfall_core::machine::{Cancelled, EnqueueError, Enqueued};
 use landfall_core::merge::rule::{Rules, Strategy};
 use landfall_core::model::{Model, TypeModel};
 use landfall_core::store::Store;
-use landfall_core::task::{Orphaned, TaskState, Verdict};
+use landfall_core::task::{Orphaned, StateKind, TaskState, Verdict};
 use landfall_core::time::Timestamp;
+use std::time::Duration;
 
 /// Notes refer to projects, projects to a cover note.
 pub(crate) fn projects_and_notes() -> Model {
@@ -222,4 +225,151 @@ fn a_thousand_children_go_when_their_parent_is_done() {
     assert_eq!(bench.counts().total(), 0);
     assert_eq!(bench.reports[0].requests, 4);
     let _ = ended;
+}
+
+#[test]
+fn a_change_made_after_its_parent_died_waits_fails_or_goes_on_at_once() {
+    let ends = [
+        (Orphaned::Wait, StateKind::Pending),
+        (Orphaned::Fail, StateKind::Dead),
+        (Orphaned::Detach, StateKind::InFlight),
+    ];
+    for (orphaned, wanted) in ends {
+        let (mut bench, parent, _) = family(Orphaned::Wait);
+        let child = Change::create("note", "late").set("n", 1).depends_on_task(parent).orphaned(orphaned);
+        let child = bench.enqueue(child).unwrap();
+        bench.sync();
+        assert_eq!(task(&mut bench, id(&child)).unwrap().state.kind(), wanted, "{orphaned:?}");
+
+        // Likewise when only a later edit of it names the dead letter.
+        let (mut bench, parent, _) = family(Orphaned::Wait);
+        let moment = Timestamp(bench.wall_ms + 60_000);
+        let child = Change::create("note", "late").set("n", 1).not_before(moment).orphaned(orphaned);
+        let child = bench.enqueue(child).unwrap();
+        let edit = Change::update("note", "late").set("n", 2).depends_on_task(parent).orphaned(orphaned);
+        assert_eq!(bench.enqueue(edit).unwrap().outcome, Enqueued::Coalesced);
+        bench.pass(Duration::from_secs(61));
+        bench.sync();
+        assert_eq!(task(&mut bench, id(&child)).unwrap().state.kind(), wanted, "{orphaned:?}, folded");
+    }
+}
+
+#[test]
+fn what_could_be_sent_waits_again_when_an_edit_gives_it_a_dependency() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    bench.enqueue(Change::create("note", "b").set("n", 1)).unwrap();
+    let edit = Change::update("note", "b").set("n", 2).depends_on("note", "a");
+    assert_eq!(bench.enqueue(edit).unwrap().outcome, Enqueued::Coalesced);
+    bench.sync();
+    assert_eq!(all_sent(&bench), ["a"]);
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(all_sent(&bench), ["a", "b"]);
+}
+
+#[test]
+fn references_count_as_dependencies_and_as_many_as_allowed_are_allowed() {
+    let limits = Limits { dependencies: 2, ..Limits::default() };
+    let config = Config { limits, model: projects_and_notes(), ..Config::default() };
+    let mut bench = Bench::with(config, EffectClass::OneEffect);
+    for kind in ["project", "note", "comment"] {
+        bench.enqueue(Change::create(kind, "p").set("n", 1)).unwrap();
+    }
+    let two =
+        |id: &str| Change::create("note", id).set("n", 1).depends_on("note", "p").depends_on("comment", "p");
+    let just_so = bench.enqueue(two("x")).unwrap();
+    assert_eq!(task(&mut bench, id(&just_so)).unwrap().terms.waits_for.len(), 2);
+    assert_eq!(
+        bench.enqueue(two("y").set("project_id", "p")),
+        Err(InvalidChange::TooManyDependencies { dependencies: 3, limit: 2 }.into())
+    );
+}
+
+#[test]
+fn a_change_that_makes_its_record_goes_on_when_the_create_before_it_is_given_up() {
+    for change in [Change::upsert("note", "a").set("m", 2), Change::replace("note", "a").set("m", 2)] {
+        let mut bench = Bench::new();
+        let create = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        let behind = bench.enqueue(change).unwrap();
+        bench.outcome(&batch, &rejected("bad"));
+        bench.step(|step, tx| step.discard(tx, id(&create)).unwrap());
+        bench.sync();
+        assert_eq!(bench.last_sent().tasks[0].task_id, id(&behind));
+    }
+}
+
+/// A change of one record waits for one of another, which waits for the first record's change before: that is given up,
+/// and what the backend had meanwhile makes a conflict of the orphan.
+#[test]
+fn an_orphan_that_becomes_a_conflict_at_once_still_meets_its_parents_end_when_it_is_settled() {
+    let mut bench = Bench::ruled(Rules::new(Strategy::Ask));
+    bench.hear(theirs("a", r#"{"m":0,"n":0}"#, "1"));
+    let first = bench.enqueue(Change::update("note", "a").set("m", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    let between = Change::create("note", "b").set("n", 1).depends_on("note", "a").orphaned(Orphaned::Fail);
+    let between = bench.enqueue(between).unwrap();
+    let last = Change::update("note", "a").set("n", 1).depends_on("note", "b").orphaned(Orphaned::Fail);
+    let last = bench.enqueue(last).unwrap();
+    bench.hear(theirs("a", r#"{"m":0,"n":9}"#, "2"));
+    assert_eq!(bench.step(|step, tx| step.cancel(tx, id(&first)).unwrap()), Cancelled::Requested);
+    bench.fail(&batch, FailureKind::Unreachable, Delivery::NotSent);
+    assert_eq!(ended(&mut bench, id(&first)).unwrap().verdict, Verdict::Cancelled);
+    let orphan = TaskState::Dead { why: FailureKind::Orphaned };
+    assert_eq!(task(&mut bench, id(&between)).unwrap().state, orphan);
+    assert_eq!(task(&mut bench, id(&last)).unwrap().state, TaskState::Conflict);
+    let conflict = bench.inbox().remove(0);
+    let settled = bench.resolve(&conflict, &Resolution::KeepLocal).unwrap();
+    assert_eq!(task(&mut bench, settled.task.unwrap()).unwrap().state, orphan);
+}
+
+#[test]
+fn a_child_in_the_inbox_goes_on_waiting_for_a_parent_that_is_well_when_it_is_settled() {
+    let mut bench = Bench::ruled(Rules::new(Strategy::Ask));
+    bench.hear(theirs("b", r#"{"n":0}"#, "1"));
+    let moment = Timestamp(bench.wall_ms + 60_000);
+    bench.enqueue(Change::create("note", "a").set("n", 1).not_before(moment)).unwrap();
+    let child = Change::update("note", "b").set("n", 1).depends_on("note", "a").orphaned(Orphaned::Fail);
+    bench.enqueue(child).unwrap();
+    bench.hear(theirs("b", r#"{"n":9}"#, "2"));
+    let conflict = bench.inbox().remove(0);
+    bench.resolve(&conflict, &Resolution::KeepLocal).unwrap();
+    assert_eq!(bench.counts().dead, 0);
+    bench.sync();
+    assert!(bench.sent.is_empty());
+    bench.wait(Duration::from_secs(60));
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(all_sent(&bench), ["a", "b"]);
+}
+
+#[test]
+fn a_change_that_names_its_own_record_or_task_does_not_wait_for_itself() {
+    let mut bench = Bench::new();
+    let first = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let of_record = bench.enqueue(Change::update("note", "a").set("n", 2).depends_on("note", "a")).unwrap();
+    assert_eq!((of_record.task, of_record.outcome), (first.task, Enqueued::Coalesced));
+    bench.enqueue(Change::update("note", "a").set("m", 3).depends_on_task(id(&first))).unwrap();
+    assert_eq!(bench.view("a"), r#"{"m":3,"n":2}"#);
+    bench.sync();
+    for version in ["1", "2"] {
+        if let Some(batch) = bench.sent.pop() {
+            bench.apply(&batch, version);
+        }
+    }
+    assert_eq!(bench.counts().total(), 0);
+}
+
+#[test]
+fn a_reference_to_a_record_that_is_there_waits_for_none_of_its_edits() {
+    let mut bench = modelled(projects_and_notes());
+    let project = EntityKey::new("project", "p");
+    bench.hear(RemoteEntity::new(project, body(r#"{"n":1}"#), Some("1".into())));
+    bench.enqueue(Change::update("project", "p").set("n", 2)).unwrap();
+    bench.enqueue(Change::create("note", "n").set("project_id", "p")).unwrap();
+    bench.sync();
+    assert_eq!(all_sent(&bench), ["p", "n"]);
 }

@@ -1,15 +1,19 @@
 //! Lanes are independent, and what a dead letter holds up is the app's to say (G4, G5).
 
 use super::{all_sent, answer_each, ended, id, ids, modelled, of_type, rejected, task};
-use crate::bench::{Bench, applied};
+use crate::bench::{Bench, applied, theirs};
+use landfall_core::adapter::{EffectClass, Outcome};
 use landfall_core::change::Change;
+use landfall_core::config::{Config, ConflictConfig};
 use landfall_core::explain::{Live, Wait, explain};
-use landfall_core::failure::FailureKind;
+use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::machine::{Receipt, Scope};
+use landfall_core::merge::rule::{Rules, Strategy};
 use landfall_core::model::{Model, TypeModel, WhenDead};
 use landfall_core::store::Store;
 use landfall_core::task::{StateKind, TaskState, Verdict};
 use landfall_core::time::Timestamp;
+use std::time::Duration;
 
 #[test]
 fn five_hundred_lanes_and_one_poison_task_stops_only_its_own() {
@@ -194,4 +198,167 @@ fn a_letter_whose_field_the_backend_has_changed_does_not_overwrite_it_unseen() {
     assert_eq!(conflict.task_id, id(&dead));
     assert_eq!(conflict.fields.len(), 1, "what the rule set aside is on record");
     assert!(matches!(task(&mut bench, id(&dead)).unwrap().state, TaskState::Dead { .. }));
+}
+
+#[test]
+fn two_letters_taken_up_again_wait_both_for_what_has_passed_them() {
+    let skip = TypeModel { when_dead: Some(WhenDead::Skip), ..TypeModel::default() };
+    let mut bench = modelled(of_type("note", skip));
+    bench.enqueue(Change::create("note", "1").set("a", 1).set("b", 1).set("c", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    let mut letters = Vec::new();
+    for field in ["a", "b", "c"] {
+        letters.push(bench.enqueue(Change::update("note", "1").set(field, 2)).unwrap());
+        bench.sync();
+        let batch = bench.last_sent();
+        if field != "c" {
+            bench.outcome(&batch, &rejected("bad"));
+        }
+    }
+    let passing = bench.last_sent();
+    for letter in &letters[..2] {
+        bench.step(|step, tx| step.requeue(tx, id(letter)).unwrap());
+        bench.sync();
+    }
+    assert_eq!(bench.sent.len(), 4, "two changes of one record are never under way together");
+    bench.apply(&passing, "2");
+    for (field, version) in [("a", "3"), ("b", "4")] {
+        assert!(bench.last_payload().contains(&format!(r#""fields":{{"{field}":2}}"#)), "in their old order");
+        let batch = bench.last_sent();
+        bench.apply(&batch, version);
+    }
+    assert_eq!(bench.counts().total(), 0);
+}
+
+#[test]
+fn a_letter_taken_up_again_does_not_wait_for_the_decision_about_one_behind_it() {
+    let lanes = [("l".to_owned(), WhenDead::Skip)].into();
+    let conflicts = ConflictConfig { rules: Rules::new(Strategy::Ask), ..ConflictConfig::default() };
+    let config = Config { model: Model { lanes, ..Model::default() }, conflicts, ..Config::default() };
+    let mut bench = Bench::with(config, EffectClass::OneEffect);
+    bench.hear(theirs("b", r#"{"n":0}"#, "1"));
+    let letter = bench.enqueue(Change::create("note", "a").set("n", 1).lane("l")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &rejected("bad"));
+    bench.step(|step, tx| {
+        step.enqueue(tx, Change::update("note", "b").set("n", 1).lane("l").group("g")).unwrap();
+        step.enqueue(tx, Change::create("note", "c").set("n", 1).group("g")).unwrap();
+    });
+    bench.sync();
+    let batch = bench.last_sent();
+    answer_each(&mut bench, &batch, |id| match id {
+        "b" => Outcome::Conflict { remote: Some(theirs("b", r#"{"n":9}"#, "2")) },
+        _ => Outcome::Retry { after: None, reason: "group_aborted".into() },
+    });
+    assert_eq!(bench.inbox().len(), 1);
+    bench.step(|step, tx| step.requeue(tx, id(&letter)).unwrap());
+    bench.sync();
+    assert_eq!(ids(&bench.last_sent()), ["a"]);
+}
+
+/// A letter is taken up again after a later change of its record or its lane has left: that is sent again first.
+#[test]
+fn who_has_passed_a_letter_is_sent_again_before_it() {
+    let at_work = |one_record: bool, large: bool| {
+        let skip = TypeModel { when_dead: Some(WhenDead::Skip), ..TypeModel::default() };
+        let lanes = [("l".to_owned(), WhenDead::Skip)].into();
+        let mut bench = modelled(Model { lanes, ..of_type("note", skip) });
+        bench.hear(theirs("1", r#"{"a":1,"b":1}"#, "1"));
+        bench.hear(theirs("2", r#"{"a":1,"b":1}"#, "1"));
+        let change = |id: &str, field: &str| match one_record {
+            true => Change::update("note", "1").set(field, 2),
+            false => Change::update("note", id).set(field, 2).lane("l"),
+        };
+        let letter = bench.enqueue(change("1", "a")).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        match large {
+            true => bench.fail(&batch, FailureKind::TooLarge, Delivery::Answered),
+            false => bench.outcome(&batch, &rejected("bad")),
+        }
+        let passing = bench.enqueue(change("2", "b")).unwrap();
+        bench.sync();
+        assert_eq!(bench.last_sent().tasks[0].task_id, id(&passing));
+        (bench, id(&letter), id(&passing))
+    };
+    let busy = Outcome::Retry { after: Some(Duration::from_secs(60)), reason: "busy".into() };
+    for (one_record, large, before) in
+        [false, true].into_iter().flat_map(|one| [(one, false, false), (one, true, false), (one, true, true)])
+    {
+        let (mut bench, letter, passing) = at_work(one_record, large);
+        let batch = bench.last_sent();
+        if before {
+            bench.outcome(&batch, &busy);
+        }
+        let again = bench.step(|step, tx| step.requeue(tx, letter).unwrap());
+        bench.sync();
+        assert_eq!(bench.sent.len(), 2, "{one_record} {large} {before}");
+        assert_eq!(task(&mut bench, again).unwrap().state.kind(), StateKind::Pending);
+        if !before {
+            bench.outcome(&batch, &busy);
+        }
+        for next in [passing, again] {
+            bench.wait(Duration::from_secs(3_600));
+            bench.sync();
+            let batch = bench.last_sent();
+            assert_eq!(batch.tasks.len(), 1);
+            assert_eq!(batch.tasks[0].task_id, next, "{one_record} {large} {before}");
+            bench.apply(&batch, "2");
+        }
+        assert_eq!(bench.counts().total(), 0);
+    }
+}
+
+/// One of a group was refused, so nothing of the group has taken effect: a letter that the group has passed does not wait
+/// for it any more.
+#[test]
+fn a_letter_goes_before_a_group_that_begins_anew() {
+    for one_record in [false, true] {
+        let lanes = [("l".to_owned(), WhenDead::Skip)].into();
+        let skip = TypeModel { when_dead: Some(WhenDead::Skip), ..TypeModel::default() };
+        let mut bench = modelled(Model { lanes, ..of_type("note", skip) });
+        for name in ["a", "b", "x"] {
+            bench.hear(theirs(name, r#"{"m":0,"n":0}"#, "1"));
+        }
+        let change = |id: &str, field: &str| match one_record {
+            true => Change::update("note", "a").set(field, 1),
+            false => Change::update("note", id).set(field, 1).lane("l"),
+        };
+        let letter = bench.enqueue(change("x", "m")).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        bench.outcome(&batch, &rejected("bad"));
+        let (first, refused) = bench.step(|step, tx| {
+            let first = step.enqueue(tx, change("a", "n").group("g")).unwrap();
+            let second = Change::update("note", "b").set("n", 1).group("g");
+            (first, step.enqueue(tx, second).unwrap())
+        });
+        bench.sync();
+        let batch = bench.last_sent();
+        assert_eq!(ids(&batch), ["a", "b"]);
+        answer_each(&mut bench, &batch, |id| match id {
+            "b" => rejected("bad"),
+            _ => Outcome::Retry { after: None, reason: "group_aborted".into() },
+        });
+        bench.step(|step, tx| step.pause(tx, &Scope::All).unwrap());
+        let again = bench.step(|step, tx| step.requeue(tx, id(&letter)).unwrap());
+        bench.step(|step, tx| step.requeue(tx, id(&refused)).unwrap());
+        bench.step(|step, tx| step.resume(tx, &Scope::All).unwrap());
+        bench.pass(Duration::from_secs(3_600));
+        bench.sync();
+        let letter = bench.last_sent();
+        assert_eq!((letter.tasks.len(), letter.tasks[0].task_id), (1, again), "{one_record}");
+        // The other one turns out to change nothing: what is left of the group is as it was sent, and yet waits its turn.
+        bench.hear(theirs("b", r#"{"m":0,"n":1}"#, "2"));
+        assert_eq!(bench.tasks().len(), 2);
+        bench.pass(Duration::from_secs(3_600));
+        bench.sync();
+        assert_eq!(bench.last_sent(), letter, "two of one line are never under way together");
+        bench.apply(&letter, "2");
+        bench.sync();
+        assert_eq!(bench.last_sent().tasks[0].task_id, id(&first), "{one_record}");
+    }
 }

@@ -10,6 +10,7 @@ mod control;
 mod depend;
 mod found;
 mod groups;
+mod incoming;
 mod lanes;
 mod names;
 mod options;

@@ -5,13 +5,16 @@ use super::{ended, id, ids, modelled, task};
 use crate::bench::{Bench, applied, body};
 use landfall_core::adapter::{Applied, EffectClass, Outcome, PushBatch};
 use landfall_core::change::{Change, Operation};
+use landfall_core::coalesce::Contradiction;
 use landfall_core::config::Config;
 use landfall_core::entity::{Body, RemoteEntity};
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::id::EntityKey;
+use landfall_core::machine::{Enqueued, Scope};
+use landfall_core::model::{TypeModel, WhenDead};
 use landfall_core::store::Store;
-use landfall_core::task::Verdict;
+use landfall_core::task::{Orphaned, StateKind, Verdict};
 
 fn named(server_id: &str, version: &str) -> Outcome {
     let entity_id = Some(server_id.to_owned());
@@ -324,4 +327,170 @@ fn an_edit_that_left_under_the_servers_name_is_seen_under_the_apps() {
     assert_eq!(bench.view("n"), r#"{"a":1,"b":1}"#);
     bench.outcome(&sent, &super::rejected("no"));
     assert_eq!(bench.view("n"), r#"{"a":1,"b":1}"#);
+}
+
+#[test]
+fn an_answer_without_a_name_or_with_the_apps_own_or_a_second_one_changes_no_name() {
+    let names_learnt =
+        |bench: &Bench| bench.events.iter().filter(|event| matches!(event, Event::IdLearned { .. })).count();
+    for (first, second, called, learnt) in
+        [("", "", "n", 0), ("n", "n", "n", 0), ("srv-n", "", "srv-n", 1), ("srv-n", "other", "srv-n", 1)]
+    {
+        let mut bench = Bench::new();
+        for (edit, name) in [(0, first), (1, second)] {
+            bench.enqueue(Change::upsert("note", "n").set("a", edit)).unwrap();
+            bench.sync();
+            let batch = bench.last_sent();
+            bench.outcome(&batch, &named(name, &edit.to_string()));
+        }
+        bench.enqueue(Change::update("note", "n").set("a", 2)).unwrap();
+        bench.sync();
+        assert_eq!(ids(&bench.last_sent()), [called], "{first:?}, then {second:?}");
+        assert_eq!(names_learnt(&bench), learnt, "{first:?}, then {second:?}");
+    }
+}
+
+#[test]
+fn a_change_may_call_every_record_by_the_servers_name() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("project", "p").set("a", 1)).unwrap();
+    bench.enqueue(Change::create("note", "n").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    answer(&mut bench, &batch);
+    let again = bench.enqueue(Change::create("note", "srv-n").set("a", 1));
+    assert_eq!(again, Err(Contradiction::AlreadyExists.into()));
+    let same = bench.enqueue(Change::update("note", "srv-n").set("a", 1)).unwrap();
+    assert_eq!(same.outcome, Enqueued::NoChange);
+    bench.enqueue(Change::update("project", "p").set("a", 2)).unwrap();
+    bench
+        .enqueue(Change::update("note", "srv-n").set("project_id", "srv-p").depends_on("project", "srv-p"))
+        .unwrap();
+    let edit = bench.tasks().pop().unwrap();
+    assert_eq!((edit.entity, edit.terms.waits_for.len()), (EntityKey::new("note", "n"), 1));
+    assert_eq!(bench.local("note", "n"), Some(body(r#"{"a":1,"project_id":"p"}"#)), "the app's own words");
+    bench.sync();
+    assert_eq!(ids(&bench.last_sent()), ["srv-p"]);
+    let batch = bench.last_sent();
+    answer(&mut bench, &batch);
+    assert!(bench.last_payload().contains(r#""base_version":"1","fields":{"project_id":"srv-p"}"#));
+}
+
+#[test]
+fn a_name_that_comes_with_other_answers_is_used_at_once() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("note", "first").set("a", 1)).unwrap();
+    bench.enqueue(Change::create("project", "p").set("a", 1)).unwrap();
+    bench.enqueue(Change::create("note", "n").set("project_id", "p")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    assert_eq!(ids(&batch), ["first", "p"]);
+    super::answer_each(&mut bench, &batch, |id| match id {
+        "p" => named("srv-p", "1"),
+        _ => Outcome::Applied(Applied {
+            version: Some("1".into()),
+            fields: Some([("seen".to_owned(), 1.into())].into_iter().collect()),
+            ..Applied::default()
+        }),
+    });
+    assert!(bench.last_payload().contains(r#""fields":{"project_id":"srv-p"}"#), "{}", bench.last_payload());
+}
+
+#[test]
+fn the_app_is_told_that_the_feeds_copy_of_its_record_is_gone() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let create = bench.last_sent();
+    bench.hear(remote("note", "srv-n", r#"{"a":1,"b":1}"#, "1"));
+    bench.enqueue(Change::update("note", "srv-n").set("b", 2)).unwrap();
+    bench.sync();
+    let told = bench.changes_told("srv-n");
+    bench.outcome(&create, &named("srv-n", "1"));
+    assert_eq!(bench.local("note", "srv-n"), None);
+    assert_eq!(bench.changes_told("srv-n"), told + 1);
+}
+
+#[test]
+fn a_later_change_of_one_record_under_its_other_name_keeps_its_place_behind_a_letter() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let create = bench.last_sent();
+    bench.hear(remote("note", "srv-n", r#"{"a":1,"b":1}"#, "1"));
+    let first = bench.enqueue(Change::update("note", "srv-n").set("b", 2)).unwrap();
+    bench.sync();
+    let sent = bench.last_sent();
+    bench.outcome(&create, &named("srv-n", "1"));
+    let behind = Change::update("note", "n").set("a", 2).depends_on_task(id(&first)).orphaned(Orphaned::Fail);
+    let behind = bench.enqueue(behind).unwrap();
+    bench.outcome(&sent, &super::rejected("no"));
+    assert_eq!(task(&mut bench, id(&behind)).unwrap().state.kind(), StateKind::Pending);
+    bench.step(|step, tx| step.discard(tx, id(&first)).unwrap());
+    bench.sync();
+    assert_eq!(bench.last_sent().tasks[0].task_id, id(&behind));
+}
+
+/// The feed brings two records before the answers to their creates are heard, and the app edits the feed's copies.
+#[test]
+fn edits_that_move_to_the_apps_record_keep_their_place_and_their_children() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("project", "p").set("a", 1)).unwrap();
+    bench.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let creates = bench.last_sent();
+    bench.step(|step, tx| step.pause(tx, &Scope::All).unwrap());
+    bench.hear(remote("note", "srv-n", r#"{"a":1,"b":1}"#, "1"));
+    bench.hear(remote("project", "srv-p", r#"{"a":1}"#, "1"));
+    let edit = Change::update("note", "srv-n").set("b", 2).set("project_id", "srv-p");
+    let edit = bench.enqueue(edit).unwrap();
+    let later = bench.enqueue(Change::update("note", "n").set("a", 3)).unwrap();
+    let child = bench.enqueue(Change::create("note", "c").set("a", 1).depends_on_task(id(&edit))).unwrap();
+    answer(&mut bench, &creates);
+
+    let moved = ended(&mut bench, id(&edit)).unwrap().became.unwrap();
+    let entity = EntityKey::new("note", "n");
+    assert!(bench.events.contains(&Event::Rebased { task: id(&edit), entity: entity.clone(), next: moved }));
+    let next = task(&mut bench, moved).unwrap();
+    assert_eq!((next.entity, next.generation), (entity, 3), "the third change of the record");
+    assert_eq!(bench.local("note", "n"), Some(body(r#"{"a":3,"b":2,"project_id":"p"}"#)));
+    assert_eq!(task(&mut bench, id(&child)).unwrap().terms.waits_for, [moved].into());
+    let another = bench.enqueue(Change::action("note", "n", "print")).unwrap();
+    assert_eq!(task(&mut bench, id(&another)).unwrap().generation, 4);
+
+    bench.step(|step, tx| step.resume(tx, &Scope::All).unwrap());
+    bench.sync();
+    let batch = bench.last_sent();
+    assert_eq!(batch.tasks.len(), 1, "{batch:?}");
+    assert_eq!(batch.tasks[0].task_id, moved, "it was made before the other one");
+    answer(&mut bench, &batch);
+    let mut then: Vec<_> = bench.last_sent().tasks.iter().map(|task| task.task_id).collect();
+    then.sort();
+    let mut wanted = vec![id(&later), id(&child)];
+    wanted.sort();
+    assert_eq!(then, wanted);
+}
+
+#[test]
+fn an_edit_that_comes_back_unsent_under_the_servers_name_goes_on_under_the_apps_when_it_is_the_last() {
+    let skip = TypeModel { when_dead: Some(WhenDead::Skip), ..TypeModel::default() };
+    let mut bench = modelled(super::of_type("note", skip));
+    bench.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let create = bench.last_sent();
+    bench.hear(remote("note", "srv-n", r#"{"a":1,"b":1}"#, "1"));
+    let letter = bench.enqueue(Change::update("note", "srv-n").set("a", 2)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &super::rejected("no"));
+    let edit = bench.enqueue(Change::update("note", "srv-n").set("b", 2)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&create, &named("srv-n", "1"));
+    bench.fail(&batch, FailureKind::Unreachable, Delivery::NotSent);
+    bench.step(|step, tx| step.discard(tx, id(&letter)).unwrap());
+    let moved = ended(&mut bench, id(&edit)).unwrap().became.unwrap();
+    assert_eq!(task(&mut bench, moved).unwrap().entity, EntityKey::new("note", "n"));
+    assert_eq!(bench.view("n"), r#"{"a":1,"b":2}"#);
+    assert_eq!(bench.store.begin().unwrap().entity(&EntityKey::new("note", "srv-n")).unwrap(), None);
 }

@@ -1,13 +1,16 @@
 //! How the app wants a change sent: priority with ageing, expiry, dedup keys, tags, the network, debounce.
 
 use super::{all_sent, answer_each, ended, id, ids, modelled, of_type, task};
-use crate::bench::{Bench, applied};
-use landfall_core::adapter::EffectClass;
+use crate::bench::{Bench, applied, body, note, theirs};
+use landfall_core::adapter::{EffectClass, Outcome};
 use landfall_core::change::{Change, InvalidChange};
-use landfall_core::config::{Config, JournalConfig, PushConfig};
+use landfall_core::coalesce::Contradiction;
+use landfall_core::config::{Config, JournalConfig, PushConfig, RetryConfig};
 use landfall_core::device::DeviceState;
+use landfall_core::entity::Base;
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, FailureKind};
+use landfall_core::id::TaskId;
 use landfall_core::inspect::{TaskFilter, find_tasks};
 use landfall_core::machine::Enqueued;
 use landfall_core::model::TypeModel;
@@ -265,4 +268,152 @@ fn a_thousand_drain_through_an_expired_token_with_one_refresh_and_no_attempt_bur
     assert_eq!(applied_tasks, 1_000);
     assert_eq!(bench.counts().total(), 0);
     assert_eq!(bench.refreshes, 1);
+}
+
+#[test]
+fn a_later_edit_in_the_same_task_may_put_it_off_and_adds_its_tags() {
+    let mut bench = Bench::new();
+    let moment = Timestamp(bench.wall_ms + 60_000);
+    bench.enqueue(Change::create("note", "a").set("n", 1).tag("one")).unwrap();
+    bench.enqueue(Change::update("note", "a").set("n", 2).tag("two").not_before(moment)).unwrap();
+    // One that says nothing of a moment takes nothing back.
+    bench.enqueue(Change::update("note", "a").set("n", 3)).unwrap();
+    for tag in ["one", "two"] {
+        let filter = TaskFilter { tag: Some(tag.into()), ..TaskFilter::default() };
+        let tx = bench.store.begin().unwrap();
+        assert_eq!(find_tasks(&*tx, &filter, 0, 10).unwrap().page.tasks.len(), 1, "{tag}");
+    }
+    bench.sync();
+    bench.wait(Duration::from_secs(59));
+    assert!(bench.sent.is_empty());
+    bench.wait(Duration::from_secs(1));
+    assert_eq!(all_sent(&bench), ["a"]);
+}
+
+#[test]
+fn what_is_held_for_another_network_goes_over_this_one_as_soon_as_a_part_of_it_may() {
+    let mut bench = Bench::new();
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::metered(true)).unwrap());
+    let receipt = bench.enqueue(Change::create("photo", "p").set("n", 1).unmetered_only()).unwrap();
+    bench.sync();
+    assert!(task(&mut bench, id(&receipt)).unwrap().standing.held);
+    bench.enqueue(Change::update("photo", "p").set("n", 2)).unwrap();
+    bench.sync();
+    assert_eq!(all_sent(&bench), ["p"]);
+}
+
+#[test]
+fn the_longest_wait_that_a_backend_may_ask_for_is_kept_to_its_end() {
+    // Without a backoff of our own nothing comes on top.
+    let retry = RetryConfig { base: Duration::ZERO, cap: Duration::ZERO, ..RetryConfig::default() };
+    let longest = retry.retry_after_cap;
+    let mut bench = Bench::with(Config { retry, ..Config::default() }, EffectClass::OneEffect);
+    bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &Outcome::Retry { after: Some(longest), reason: "busy".into() });
+    bench.wait(longest.saturating_sub(Duration::from_secs(1)));
+    bench.sync();
+    assert_eq!(bench.sent.len(), 1);
+    bench.wait(Duration::from_secs(1));
+    bench.sync();
+    assert_eq!(bench.sent.len(), 2);
+}
+
+/// The app was told that nobody knows whether a change was stored, and says it again.
+#[test]
+fn a_change_that_is_said_again_is_taken_once_wherever_the_first_is_by_now() {
+    let mut bench = Bench::new();
+    bench.hear(theirs("a", r#"{"n":0,"m":0}"#, "1"));
+    let change = || Change::update("note", "a").set("n", 1).unset("m");
+    let first = bench.enqueue(change()).unwrap();
+    let again = bench.enqueue(change().repeat_of(id(&first))).unwrap();
+    assert_eq!((again.task, again.outcome), (first.task, Enqueued::Repeated));
+    assert_eq!(bench.tasks().len(), 1);
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "2");
+    let again = bench.enqueue(change().repeat_of(id(&first))).unwrap();
+    assert_eq!((again.task, again.outcome), (first.task, Enqueued::Repeated), "it has ended");
+    assert_eq!(bench.tasks().len(), 0);
+    // One whose first try was not stored after all.
+    let nobody = TaskId::parse("00000000-0000-0000-0000-000000000001").unwrap();
+    let taken = bench.enqueue(Change::create("note", "b").set("n", 1).repeat_of(nobody)).unwrap();
+    assert_eq!(taken.outcome, Enqueued::New);
+}
+
+/// It was to be folded into a task, and only that is stored.
+#[test]
+fn a_change_that_is_said_again_is_taken_if_the_task_is_there_without_it() {
+    for (change, seen) in [
+        (Change::update("note", "a").set("n", 2), r#"{"m":1,"n":2}"#),
+        (Change::update("note", "a").set("n", 1).set("o", 1), r#"{"m":1,"n":1,"o":1}"#),
+        (Change::update("note", "a").set("n", 1).unset("m"), r#"{"n":1}"#),
+    ] {
+        let mut bench = Bench::new();
+        let first = bench.enqueue(Change::upsert("note", "a").set("n", 1).set("m", 1)).unwrap();
+        let again = bench.enqueue(change.repeat_of(id(&first))).unwrap();
+        assert_eq!((again.task, again.outcome), (first.task, Enqueued::Coalesced));
+        assert_eq!(bench.view("a"), seen);
+    }
+}
+
+#[test]
+fn an_app_with_its_own_read_model_says_what_a_change_was_made_on() {
+    let mut bench = Bench::new();
+    let base = |json: &str| Base { body: body(json), version: Some("7".into()), complete: true };
+    bench.enqueue(Change::update("note", "a").set("n", 2).base(base(r#"{"m":5,"n":1}"#))).unwrap();
+    assert_eq!(bench.view("a"), r#"{"m":5,"n":2}"#);
+    bench.sync();
+    assert!(bench.last_payload().contains(r#""base_version":"7","fields":{"n":2}"#));
+    let refused = bench.enqueue(Change::create("note", "b").set("n", 2).base(base(r#"{"n":1}"#)));
+    assert_eq!(refused, Err(Contradiction::AlreadyExists.into()));
+}
+
+#[test]
+fn taking_back_what_is_still_on_its_way_is_a_change_of_its_own() {
+    let mut bench = Bench::new();
+    bench.hear(theirs("a", r#"{"n":1}"#, "1"));
+    bench.enqueue(Change::update("note", "a").set("n", 2)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.enqueue(Change::update("note", "a").set("n", 3)).unwrap();
+    let back = bench.enqueue(Change::update("note", "a").set("n", 1)).unwrap();
+    assert_eq!(back.outcome, Enqueued::Coalesced, "the backend is about to have something else");
+    bench.apply(&batch, "2");
+    assert!(bench.last_payload().contains(r#""fields":{"n":1}"#));
+}
+
+#[test]
+fn a_later_edit_in_the_same_task_may_make_it_more_urgent_but_not_less() {
+    for (first, second) in [(0, 5), (5, 0)] {
+        let mut bench = one_by_one();
+        bench.enqueue(Change::create("note", "usual").set("n", 1)).unwrap();
+        bench.enqueue(Change::create("note", "urgent").set("n", 1).priority(first)).unwrap();
+        bench.enqueue(Change::update("note", "urgent").set("n", 2).priority(second)).unwrap();
+        bench.sync();
+        assert_eq!(all_sent(&bench), ["urgent"]);
+    }
+}
+
+#[test]
+fn the_app_is_told_how_each_change_was_taken() {
+    let mut bench = Bench::new();
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let (task, entity) = (id(&receipt), note("a"));
+    assert!(bench.events.contains(&Event::Enqueued { task, entity }));
+    bench.enqueue(Change::update("note", "a").set("n", 2)).unwrap();
+    assert!(bench.events.contains(&Event::Coalesced { task }));
+}
+
+#[test]
+fn what_expires_sooner_than_what_was_enqueued_before_ends_in_its_own_time() {
+    let mut bench = Bench::new();
+    for (name, seconds) in [("late", 3_600), ("soon", 60)] {
+        let moment = Timestamp(bench.wall_ms + seconds * 1_000);
+        bench.enqueue(Change::create("note", name).set("n", 1).expires_at(moment)).unwrap();
+    }
+    assert!(bench.machine.next_wakeup().is_some_and(|due| due.0 <= 60_000));
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(bench.tasks().len(), 1);
 }

@@ -2,8 +2,9 @@
 
 use super::{ended, id, modelled, of_type, rejected, task};
 use crate::bench::{Bench, applied, theirs};
-use landfall_core::adapter::{Outcome, Rejection};
+use landfall_core::adapter::{EffectClass, Outcome, Rejection};
 use landfall_core::change::{Change, Intent, Operation};
+use landfall_core::config::{Config, RetryConfig};
 use landfall_core::conflict::Resolution;
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
@@ -325,4 +326,55 @@ fn a_secret_that_begins_like_that_of_another_record_does_not_let_the_rest_of_it_
     bench.answer(&batch, Err(failure));
     let (_, told) = bench.machine.gate().unwrap();
     assert!(told.contains("upstream refused") && !told.contains("hunt") && !told.contains("er2"), "{told}");
+}
+
+#[test]
+fn a_letter_taken_up_under_its_own_key_is_of_unknown_fate_only_if_it_was_and_the_app_hears_of_it() {
+    for (kind, delivery, stands) in [
+        (FailureKind::Transient, Delivery::Unknown, StateKind::Unknown),
+        (FailureKind::TooLarge, Delivery::Answered, StateKind::Pending),
+    ] {
+        let mut bench = Bench::new();
+        let receipt = bench.enqueue(Change::create("note", "a").set("n", 1).at_most_once()).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        bench.fail(&batch, kind, delivery);
+        assert_eq!(bench.counts().dead, 1);
+        let next = bench.step(|step, tx| step.requeue(tx, id(&receipt)).unwrap());
+        assert_eq!(next, id(&receipt));
+        assert_eq!(task(&mut bench, next).unwrap().state.kind(), stands, "{kind:?}");
+        assert!(bench.events.contains(&Event::Requeued { task: next, next }));
+    }
+}
+
+#[test]
+fn an_orphan_goes_out_with_the_content_that_it_was_given() {
+    let mut bench = Bench::new();
+    let parent = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let child = bench.enqueue(Change::create("note", "b").set("n", 1).depends_on("note", "a")).unwrap();
+    bench.step(|step, tx| step.cancel(tx, id(&parent)).unwrap());
+    assert_eq!(task(&mut bench, id(&child)).unwrap().state.kind(), StateKind::Dead);
+    let intent = Intent { fields: Fields::from([("n", 2)]), ..Intent::new(Operation::Create) };
+    bench.step(|step, tx| step.edit(tx, id(&child), intent).unwrap());
+    assert_eq!(bench.view("b"), r#"{"n":2}"#);
+    bench.sync();
+    assert!(bench.last_payload().contains(r#""fields":{"n":2}"#));
+}
+
+#[test]
+fn a_letter_that_ran_out_of_attempts_has_all_of_them_again_when_it_is_taken_up() {
+    let retry = RetryConfig { transient_max: Some(2), ..RetryConfig::default() };
+    let mut bench = Bench::with(Config { retry, ..Config::default() }, EffectClass::OneEffect);
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    for round in 0..2 {
+        for attempt in 0..2 {
+            assert_eq!(bench.counts().dead, 0, "round {round}, attempt {attempt}");
+            bench.pass(Duration::from_secs(3_600));
+            bench.sync();
+            let batch = bench.last_sent();
+            bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+        }
+        assert_eq!(bench.counts().dead, 1, "round {round}");
+        bench.step(|step, tx| step.requeue(tx, id(&receipt)).unwrap());
+    }
 }

@@ -6,6 +6,7 @@ use landfall_core::adapter::EffectClass;
 use landfall_core::change::{Change, Intent};
 use landfall_core::config::{Config, PushConfig};
 use landfall_core::failure::{Delivery, FailureKind};
+use landfall_core::machine::Enqueued;
 use landfall_core::model::{Model, TypeModel, Upcast, UpcastRules};
 use landfall_core::task::TaskState;
 use landfall_core::value::{Fields, Value};
@@ -95,7 +96,9 @@ fn a_new_edit_is_folded_into_an_old_payload_that_was_made_new_first() {
     newer.enqueue(Change::update("note", "a").set("kind", "rich")).unwrap();
     let folded = task(&mut newer, id(&receipt)).unwrap();
     assert_eq!(folded.schema, 3);
-    assert_eq!(folded.intent.fields.to_json(), r#"{"body":"x y","kind":"rich","words":2}"#);
+    let made_new = r#"{"body":"x y","kind":"rich","words":2}"#;
+    assert_eq!(folded.intent.fields.to_json(), made_new);
+    assert_eq!(newer.view("a"), made_new, "the app sees what will be sent");
 }
 
 #[test]
@@ -132,4 +135,14 @@ fn a_change_without_a_format_has_the_newest_of_its_type() {
     assert_eq!(task(&mut bench, id(&receipt)).unwrap().schema, 3);
     bench.sync();
     assert!(!bench.last_payload().contains("words"), "what is new already is not made new again");
+}
+
+#[test]
+fn an_edit_in_an_older_format_is_folded_into_what_is_of_that_format() {
+    let mut bench = super::modelled(newest());
+    let first = bench.enqueue(Change::create("note", "a").set("text", "x y").schema(1)).unwrap();
+    let second = bench.enqueue(Change::update("note", "a").set("text", "x y z").schema(1)).unwrap();
+    assert_eq!((second.task, second.outcome), (first.task, Enqueued::Coalesced));
+    bench.sync();
+    assert!(bench.last_payload().contains(r#""fields":{"body":"x y z","kind":"plain","words":3}"#));
 }
