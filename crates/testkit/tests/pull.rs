@@ -473,6 +473,9 @@ fn the_look_for_missing_records_goes_batch_by_batch_and_survives_a_crash() {
     let position = bench.position().unwrap();
     assert_eq!((position.sweep, &position.swept_to, &position.cursor), (false, &None, &Some("d1".into())));
     assert_eq!(bench.view("2400"), r#"{"a":1}"#);
+    // The run that ended the look reads what came after that reading, too.
+    bench.page(vec![theirs("2400", r#"{"a":2}"#, "3")], "d2", false);
+    assert_eq!(bench.view("2400"), r#"{"a":2}"#);
 }
 
 #[test]
