@@ -844,8 +844,8 @@ impl Step {
             if let Some(deadline) = session.deadline() {
                 sooner(deadline);
             }
-            if let Some(moment) = session.last_call(self.state.pace) {
-                sooner(moment.max(self.now.mono));
+            if let Some(moment) = session.next_bound(self.now.mono, self.state.pace) {
+                sooner(moment);
             }
             match &self.state.gate {
                 Gate::Waiting { until, probe: None, .. } => sooner(*until),

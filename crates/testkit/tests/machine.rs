@@ -3,16 +3,16 @@
 
 mod bench;
 
-use bench::{Bench, applied, capabilities, open, reply};
+use bench::{Bench, DRAINED, applied, capabilities, open, reply, theirs};
 use landfall_core::adapter::{Applied, EffectClass, Outcome, PushBatch, PushReply, Rejection};
 use landfall_core::change::Change;
-use landfall_core::config::{AutoConfig, Config};
+use landfall_core::config::{AutoConfig, Config, ConflictConfig, JournalConfig};
 use landfall_core::device::DeviceState;
 use landfall_core::entity::{Base, Body, RemoteEntity};
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::{EntityKey, Entropy, Version};
-use landfall_core::machine::{Effect, Enqueued, Leadership, SessionEnd};
+use landfall_core::machine::{Directions, Effect, Enqueued, Leadership, SessionEnd};
 use landfall_core::store::{ConflictQuery, Store};
 use landfall_core::task::{TaskState, Verdict};
 use landfall_core::time::{Mono, Now, Timestamp};
@@ -195,6 +195,7 @@ fn a_damaged_record_is_told_and_blocks_nobody() {
     assert_ne!(next.task, Some(first), "no id is given twice");
 
     // A damaged successor keeps its record's view short, and nothing else.
+    bench.events.clear();
     bench.enqueue(Change::create("note", "2").set("a", 1)).unwrap();
     bench.sync();
     let batch = bench.last_sent();
@@ -202,6 +203,7 @@ fn a_damaged_record_is_told_and_blocks_nobody() {
     assert!(bench.store.damage(successor));
     bench.step(|step, tx| step.remote_changed(tx, remote("2", Body::Deleted, "9")).unwrap());
     bench.apply(&batch, "8");
+    assert!(bench.events.iter().any(|event| matches!(event, Event::Damaged { .. })));
     assert_eq!(bench.counts().pending, 1, "the damaged one waits, to be quarantined when somebody looks");
 }
 
@@ -492,7 +494,9 @@ fn reading_that_was_given_up_for_one_run_is_tried_in_the_next() {
         bench.fail_page(why);
         assert!(!bench.machine.is_syncing());
         let due = bench.machine.next_wakeup().expect("it goes on by itself");
-        bench.wait(Duration::from_millis(due.0 - bench.mono_ms));
+        let wait = Duration::from_millis(due.0 - bench.mono_ms);
+        assert!(Some(wait) >= AutoConfig::default().interval, "{why:?}: {wait:?} is no now and then");
+        bench.wait(wait);
         assert_eq!(bench.pages.len(), 2, "{why:?}");
     }
 }
@@ -579,4 +583,165 @@ fn every_change_that_is_taken_gives_out_a_time_and_nothing_else_does() {
         step.newest_time()
     });
     assert_eq!((heard, made.is_some()), (None, true));
+}
+
+#[test]
+fn a_late_answer_to_a_process_that_is_gone_is_not_taken_for_the_answer_to_ours() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let old = bench.last_sent();
+    bench.crash();
+    bench.sync();
+    let ours = bench.last_sent();
+    assert_eq!((bench.sent.len(), ours.tasks[0].key), (2, old.tasks[0].key));
+    bench.fail(&old, FailureKind::Transient, Delivery::Unknown);
+    assert_eq!((bench.counts().in_flight, bench.machine.gate().is_none()), (1, true));
+    bench.apply(&ours, "1");
+    assert_eq!(bench.counts().total(), 0);
+}
+
+#[test]
+fn a_later_change_has_a_later_time_in_one_millisecond_after_a_restart_and_when_the_clock_went_back() {
+    let mut bench = Bench::new();
+    let mut last = None;
+    for round in 0..6 {
+        match round {
+            2 => bench.crash(),
+            4 => bench.wall_ms -= 5_000,
+            _ => {}
+        }
+        bench.enqueue(Change::create("note", round.to_string()).set("a", 1)).unwrap();
+        let at = bench.tasks().last().map(|task| task.changed_at);
+        assert!(at > last, "{round}: {at:?} after {last:?}");
+        last = at;
+    }
+}
+
+#[test]
+fn a_run_that_waits_goes_on_when_the_wait_is_over() {
+    let second = Some(Duration::from_secs(1));
+    for everything in [true, false] {
+        let mut bench = Bench::new();
+        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        if everything {
+            let asked = Failure::new(FailureKind::RateLimited, Delivery::Answered, "429");
+            bench.answer(&batch, Err(asked.retry_after(second)));
+        } else {
+            bench.outcome(&batch, &Outcome::Retry { after: second, reason: "busy".into() });
+        }
+        while bench.sent.len() == 1 {
+            let due = bench.machine.next_wakeup().expect("the run goes on");
+            bench.wait(Duration::from_millis(due.0 - bench.mono_ms));
+        }
+        assert!((1_000..3_000).contains(&bench.mono_ms), "{everything}: {} ms", bench.mono_ms);
+    }
+}
+
+/// A fresh wish to sync may know better than a backoff.
+#[test]
+fn a_new_run_reads_at_once_though_the_last_reading_failed() {
+    let mut bench = Bench::reading();
+    for round in 1..4 {
+        bench.session(SessionEnd::OnePass, Directions::Both);
+        assert_eq!(bench.pages.len(), round);
+        bench.fail_page(FailureKind::Transient);
+        assert!(!bench.machine.is_syncing(), "one pass waits for nothing");
+    }
+}
+
+/// What cannot be read in this run is not waited for, whatever else is.
+#[test]
+fn a_run_that_only_reads_ends_when_the_backend_cannot_be_read() {
+    let mut bench = Bench::reading();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.session(SessionEnd::OnePass, Directions::PushOnly);
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+    assert!(bench.machine.gate().is_some());
+    bench.session(DRAINED, Directions::PullOnly);
+    bench.fail_page(FailureKind::Unsupported);
+    assert!(!bench.machine.is_syncing());
+    assert!(bench.reports.last().unwrap().pull_waiting_for.as_ref().unwrap().contains("as told"));
+}
+
+// ---- who joins a run -------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_run_that_is_joined_lasts_as_long_as_the_later_of_its_ends() {
+    let within = |seconds| SessionEnd::Drained { within: Duration::from_secs(seconds) };
+    for (first, second) in [(10, 60), (60, 10)] {
+        let mut bench = Bench::new();
+        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+        bench.session(within(first), Directions::Both);
+        bench.session(within(second), Directions::Both);
+        bench.wait(Duration::from_secs(59));
+        assert!(bench.machine.is_syncing(), "{first} joined by {second}");
+        bench.wait(Duration::from_secs(1));
+        assert!(!bench.machine.is_syncing(), "{first} joined by {second}");
+    }
+}
+
+#[test]
+fn a_run_that_is_joined_does_what_either_wants_and_no_more() {
+    use Directions::{Both, PullOnly, PushOnly};
+    for (first, second, sends, reads) in [
+        (PushOnly, PushOnly, true, false),
+        (PullOnly, PullOnly, false, true),
+        (PushOnly, PullOnly, true, true),
+        (PullOnly, PushOnly, true, true),
+        (Both, PushOnly, true, true),
+        (PullOnly, Both, true, true),
+    ] {
+        let mut bench = Bench::reading();
+        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+        bench.session(DRAINED, first);
+        bench.session(DRAINED, second);
+        let seen = (!bench.sent.is_empty(), !bench.pages.is_empty());
+        assert_eq!(seen, (sends, reads), "{first:?} joined by {second:?}");
+    }
+}
+
+// ---- what is remembered ----------------------------------------------------------------------------------------------
+
+/// Whoever tidies in small steps goes on until nothing old is left of any kind.
+#[test]
+fn tidying_says_that_there_may_be_more_until_all_that_is_old_is_gone() {
+    let day = Duration::from_secs(24 * 3600);
+    let config = |journal: u32, conflicts: u32| Config {
+        journal: JournalConfig { horizon: day * journal, prune_batch: 2 },
+        conflicts: ConflictConfig { horizon: day * conflicts, ..ConflictConfig::default() },
+        ..Config::default()
+    };
+    let send = |bench: &mut Bench| {
+        bench.sync();
+        let batch = bench.last_sent();
+        bench.apply(&batch, "9");
+    };
+    for what in ["journal", "keys", "conflicts"] {
+        let config = if what == "conflicts" { config(100, 1) } else { config(1, 100) };
+        let mut bench = Bench::with(config, EffectClass::OneEffect);
+        for n in 1..=3 {
+            let id = n.to_string();
+            match what {
+                "journal" => drop(bench.enqueue(Change::create("note", id).set("a", 1)).unwrap()),
+                "keys" => {
+                    let change = Change::upsert("note", "1").set("a", n);
+                    bench.enqueue(change.dedup_key(format!("key {n}"))).unwrap();
+                }
+                _ => {
+                    bench.hear(theirs(&id, r#"{"a":0}"#, "1"));
+                    bench.enqueue(Change::update("note", id.as_str()).set("a", 1)).unwrap();
+                    bench.hear(theirs(&id, r#"{"a":2}"#, "2"));
+                }
+            }
+        }
+        send(&mut bench);
+        bench.pass(day * 2);
+        let more: Vec<bool> = (0..3).map(|_| bench.step(|step, tx| step.tidy(tx).unwrap())).collect();
+        assert_eq!(more, [true, false, false], "{what}");
+        assert_eq!(bench.conflicts().len(), 0, "{what}");
+    }
 }

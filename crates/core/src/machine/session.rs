@@ -97,13 +97,19 @@ impl Session {
     }
 
     /// From when on no call begins, if the time is bounded and calls take `pace` milliseconds.
-    pub(super) fn last_call(&self, pace: u64) -> Option<Mono> {
+    fn last_call(&self, pace: u64) -> Option<Mono> {
         /// Kept for the last commit, at least.
         const LEAST: u64 = 50;
         let (began, end) = self.must_end?;
         let span = end.0.saturating_sub(began.0);
         let reserve = pace.saturating_mul(2).max(LEAST).min(span / 4);
         Some(Mono(end.0.saturating_sub(reserve)))
+    }
+
+    /// When its time makes a difference next: from when on no call begins, then when it must be over.
+    pub(super) fn next_bound(&self, now: Mono, pace: u64) -> Option<Mono> {
+        let (_, end) = self.must_end?;
+        self.last_call(pace).filter(|last| now < *last).or(Some(end))
     }
 
     /// Whether something that is due at `moment` can still be waited for.

@@ -2,7 +2,7 @@
 
 use super::*;
 use landfall_core::event::Exhausted;
-use landfall_core::machine::{Directions, RunBudget};
+use landfall_core::machine::{Directions, RunBudget, SessionEnd};
 
 fn within(bench: &mut Bench, budget: RunBudget) {
     bench.step(|step, _| step.start_session_within(budget, Directions::Both));
@@ -144,4 +144,35 @@ fn reading_counts_as_well() {
     let report = bench.reports.last().unwrap();
     assert_eq!(report.exhausted, Some(Exhausted::Bytes));
     assert!(report.pull_waiting_for.is_some());
+}
+
+#[test]
+fn what_fits_to_the_last_byte_is_sent() {
+    let mut bench = Bench::new();
+    notes(&mut bench, 1);
+    bench.sync();
+    let size = bench.last_payload().len() as u64;
+    for (bytes, sent) in [(size - 1, 0), (size, 1)] {
+        let mut bench = Bench::new();
+        notes(&mut bench, 1);
+        within(&mut bench, RunBudget { bytes: Some(bytes), ..RunBudget::default() });
+        assert_eq!(bench.sent.len(), sent, "{bytes} of {size} bytes");
+    }
+}
+
+/// Near its end no call begins; until it has come, or the answer to what is under way, there is nothing to do.
+#[test]
+fn a_run_that_only_waits_for_an_answer_sleeps_until_its_time_is_over() {
+    let mut bench = Bench::new();
+    notes(&mut bench, 1);
+    bench.session(SessionEnd::Drained { within: 60 * MINUTE }, Directions::Both);
+    within(&mut bench, RunBudget { time: Some(10 * SECOND), ..RunBudget::default() });
+    let mut wakeups = 0;
+    while bench.machine.is_syncing() && wakeups < 20 {
+        let due = bench.machine.next_wakeup().expect("its time is over some time");
+        assert!(due.0 > bench.mono_ms, "it wakes again and again at {} ms", bench.mono_ms);
+        bench.wait(Duration::from_millis(due.0 - bench.mono_ms));
+        wakeups += 1;
+    }
+    assert_eq!((bench.mono_ms, bench.counts().unknown), (10_000, 1), "{wakeups} wakeups");
 }

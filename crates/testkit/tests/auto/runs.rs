@@ -8,14 +8,19 @@ use landfall_core::time::Timestamp;
 #[test]
 fn a_change_goes_a_moment_later_together_with_those_that_came_meanwhile() {
     let mut bench = automatic();
-    bench.enqueue(note("a")).unwrap();
-    bench.pass(Duration::from_millis(150));
-    bench.enqueue(note("b")).unwrap();
-    assert!(bench.sent.is_empty(), "it waits for others");
-    bench.wait(Duration::from_millis(199));
-    assert!(bench.sent.is_empty());
-    bench.wait(Duration::from_millis(1));
-    assert_eq!(bench.last_sent().tasks.len(), 2);
+    for round in 1..=2 {
+        bench.enqueue(note(&format!("a{round}"))).unwrap();
+        bench.pass(Duration::from_millis(150));
+        bench.enqueue(note(&format!("b{round}"))).unwrap();
+        assert_eq!(bench.sent.len(), round - 1, "it waits for others");
+        bench.wait(Duration::from_millis(199));
+        assert_eq!(bench.sent.len(), round - 1);
+        bench.wait(Duration::from_millis(1));
+        assert_eq!((bench.sent.len(), bench.last_sent().tasks.len()), (round, 2));
+        let batch = bench.last_sent();
+        bench.apply(&batch, "1");
+        bench.wait(MINUTE);
+    }
 }
 
 #[test]
@@ -285,4 +290,65 @@ fn a_run_that_finds_nothing_to_do_does_not_spin() {
         }
     }
     assert!(wakeups < 30, "{wakeups} in an hour");
+}
+
+#[test]
+fn a_call_of_the_backend_during_a_run_is_read_in_that_run() {
+    let mut bench = reading();
+    bench.enqueue(note("a")).unwrap();
+    bench.session(SessionEnd::OnePass, Directions::Both);
+    bench.page(Vec::new(), "2", false);
+    assert_eq!((bench.sent.len(), bench.pages.len()), (1, 2), "sending goes on, reading is done");
+    bench.step(|step, _| step.backend_called());
+    assert_eq!(bench.pages.len(), 3, "what it called about may be newer than what was read");
+}
+
+/// A device whose tries have failed until the next one is far away.
+fn waiting_long(device: &DeviceState) -> Bench {
+    let mut bench = automatic_with(AutoConfig::default(), capabilities(EffectClass::OneEffect));
+    bench.step(|step, tx| step.device_changed(tx, device).unwrap());
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    loop {
+        refuse(&mut bench, FailureKind::Unreachable);
+        if bench.machine.next_wakeup().unwrap().0 > bench.mono_ms + 20_000 {
+            return bench;
+        }
+        let sent = bench.sent.len();
+        while bench.sent.len() == sent {
+            until_due(&mut bench, 16 * MINUTE).unwrap();
+        }
+    }
+}
+
+#[test]
+fn of_all_news_of_the_device_only_a_network_that_is_back_ends_a_wait() {
+    let charging = DeviceState { charging: Some(true), ..DeviceState::default() };
+    let (online, offline) = (DeviceState::online(true), DeviceState::online(false));
+    for (before, news, ends) in [
+        (DeviceState::default(), online, false),
+        (online, offline, false),
+        (online, charging, false),
+        (offline, charging, false),
+        (offline, online, true),
+    ] {
+        let mut bench = waiting_long(&before);
+        let sent = bench.sent.len();
+        bench.step(|step, tx| step.device_changed(tx, &news).unwrap());
+        bench.wait(AutoConfig::default().spread);
+        bench.run();
+        assert_eq!(bench.sent.len() > sent, ends, "{before:?}, then {news:?}");
+    }
+}
+
+/// Its monotonic clock stood still while the wall clock went on.
+#[test]
+fn a_device_that_wakes_from_sleep_tries_soon_what_waits_for_the_network() {
+    let mut bench = waiting_long(&DeviceState::default());
+    let sent = bench.sent.len();
+    bench.wall_ms += 8 * 3_600_000;
+    bench.wait(SECOND);
+    bench.wait(AutoConfig::default().spread);
+    bench.run();
+    assert_eq!(bench.sent.len(), sent + 1);
 }
