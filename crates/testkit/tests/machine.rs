@@ -3,7 +3,7 @@
 
 mod bench;
 
-use bench::{Bench, DRAINED, applied, capabilities, open, reply, theirs};
+use bench::{Bench, applied, capabilities, open, reply, theirs};
 use landfall_core::adapter::{Applied, EffectClass, Outcome, PushBatch, PushReply, Rejection};
 use landfall_core::change::Change;
 use landfall_core::config::{AutoConfig, Config, ConflictConfig, JournalConfig};
@@ -12,7 +12,7 @@ use landfall_core::entity::{Base, Body, RemoteEntity};
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::{EntityKey, Entropy, Version};
-use landfall_core::machine::{Directions, Effect, Enqueued, Leadership, SessionEnd};
+use landfall_core::machine::{Effect, Enqueued, Leadership, SessionEnd};
 use landfall_core::store::{ConflictQuery, Store};
 use landfall_core::task::{TaskState, Verdict};
 use landfall_core::time::{Mono, Now, Timestamp};
@@ -618,92 +618,6 @@ fn a_later_change_has_a_later_time_in_one_millisecond_after_a_restart_and_when_t
     }
 }
 
-#[test]
-fn a_run_that_waits_goes_on_when_the_wait_is_over() {
-    let second = Some(Duration::from_secs(1));
-    for everything in [true, false] {
-        let mut bench = Bench::new();
-        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
-        bench.sync();
-        let batch = bench.last_sent();
-        if everything {
-            let asked = Failure::new(FailureKind::RateLimited, Delivery::Answered, "429");
-            bench.answer(&batch, Err(asked.retry_after(second)));
-        } else {
-            bench.outcome(&batch, &Outcome::Retry { after: second, reason: "busy".into() });
-        }
-        while bench.sent.len() == 1 {
-            let due = bench.machine.next_wakeup().expect("the run goes on");
-            bench.wait(Duration::from_millis(due.0 - bench.mono_ms));
-        }
-        assert!((1_000..3_000).contains(&bench.mono_ms), "{everything}: {} ms", bench.mono_ms);
-    }
-}
-
-/// A fresh wish to sync may know better than a backoff.
-#[test]
-fn a_new_run_reads_at_once_though_the_last_reading_failed() {
-    let mut bench = Bench::reading();
-    for round in 1..4 {
-        bench.session(SessionEnd::OnePass, Directions::Both);
-        assert_eq!(bench.pages.len(), round);
-        bench.fail_page(FailureKind::Transient);
-        assert!(!bench.machine.is_syncing(), "one pass waits for nothing");
-    }
-}
-
-/// What cannot be read in this run is not waited for, whatever else is.
-#[test]
-fn a_run_that_only_reads_ends_when_the_backend_cannot_be_read() {
-    let mut bench = Bench::reading();
-    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
-    bench.session(SessionEnd::OnePass, Directions::PushOnly);
-    let batch = bench.last_sent();
-    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
-    assert!(bench.machine.gate().is_some());
-    bench.session(DRAINED, Directions::PullOnly);
-    bench.fail_page(FailureKind::Unsupported);
-    assert!(!bench.machine.is_syncing());
-    assert!(bench.reports.last().unwrap().pull_waiting_for.as_ref().unwrap().contains("as told"));
-}
-
-// ---- who joins a run -------------------------------------------------------------------------------------------------
-
-#[test]
-fn a_run_that_is_joined_lasts_as_long_as_the_later_of_its_ends() {
-    let within = |seconds| SessionEnd::Drained { within: Duration::from_secs(seconds) };
-    for (first, second) in [(10, 60), (60, 10)] {
-        let mut bench = Bench::new();
-        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
-        bench.session(within(first), Directions::Both);
-        bench.session(within(second), Directions::Both);
-        bench.wait(Duration::from_secs(59));
-        assert!(bench.machine.is_syncing(), "{first} joined by {second}");
-        bench.wait(Duration::from_secs(1));
-        assert!(!bench.machine.is_syncing(), "{first} joined by {second}");
-    }
-}
-
-#[test]
-fn a_run_that_is_joined_does_what_either_wants_and_no_more() {
-    use Directions::{Both, PullOnly, PushOnly};
-    for (first, second, sends, reads) in [
-        (PushOnly, PushOnly, true, false),
-        (PullOnly, PullOnly, false, true),
-        (PushOnly, PullOnly, true, true),
-        (PullOnly, PushOnly, true, true),
-        (Both, PushOnly, true, true),
-        (PullOnly, Both, true, true),
-    ] {
-        let mut bench = Bench::reading();
-        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
-        bench.session(DRAINED, first);
-        bench.session(DRAINED, second);
-        let seen = (!bench.sent.is_empty(), !bench.pages.is_empty());
-        assert_eq!(seen, (sends, reads), "{first:?} joined by {second:?}");
-    }
-}
-
 // ---- what is remembered ----------------------------------------------------------------------------------------------
 
 /// Whoever tidies in small steps goes on until nothing old is left of any kind.
@@ -744,4 +658,76 @@ fn tidying_says_that_there_may_be_more_until_all_that_is_old_is_gone() {
         assert_eq!(more, [true, false, false], "{what}");
         assert_eq!(bench.conflicts().len(), 0, "{what}");
     }
+}
+
+// ---- what is taken back ----------------------------------------------------------------------------------------------
+
+/// Calls that were handed out and have not left yet stay, when the app goes to sleep or the queue changes hands; those
+/// that come after a sleep may leave.
+#[test]
+fn a_call_that_has_not_left_is_recalled_and_the_next_one_may_leave() {
+    for for_good in [false, true] {
+        let mut bench = Bench::new();
+        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+        let permit = |bench: &mut Bench| {
+            let now = Now { wall: Timestamp(bench.wall_ms), mono: Mono(bench.mono_ms) };
+            let mut step = bench.machine.step(now, Entropy([99; 32]));
+            let mut tx = bench.store.begin().unwrap();
+            step.stop_session();
+            step.finish(&mut *tx).unwrap();
+            step.start_session(SessionEnd::OnePass);
+            step.lead(&mut *tx, "me", &|_| false).unwrap();
+            step.finish(&mut *tx).unwrap();
+            tx.commit().unwrap();
+            let effects = bench.machine.apply(step);
+            let sent = effects.into_iter().find_map(|effect| match effect {
+                Effect::Push { context, .. } => Some(context.permit),
+                _ => None,
+            });
+            sent.expect("the task is sent")
+        };
+        let first = permit(&mut bench);
+        assert!(!first.is_withdrawn());
+        if for_good {
+            bench.machine.withdraw_permits();
+        } else {
+            bench.machine.recall_calls();
+        }
+        assert!(first.is_withdrawn());
+        assert_eq!(permit(&mut bench).is_withdrawn(), for_good);
+    }
+}
+
+#[test]
+fn what_was_rolled_back_within_a_step_is_not_told() {
+    let mut bench = Bench::new();
+    bench.step(|step, tx| {
+        step.enqueue(tx, Change::create("note", "1").set("a", 1)).unwrap();
+        let (mark, savepoint) = (step.mark(), tx.savepoint().unwrap());
+        step.enqueue(tx, Change::create("note", "2").set("a", 1)).unwrap();
+        tx.rollback_to(savepoint).unwrap();
+        step.forget_since(mark);
+    });
+    let told = |id: &str| {
+        let of_it =
+            |event: &&Event| matches!(event, Event::Enqueued { entity, .. } if entity.entity_id == id);
+        bench.events.iter().filter(of_it).count()
+    };
+    assert_eq!((told("1"), told("2")), (1, 0));
+    assert_eq!(bench.counts().pending, 1);
+}
+
+#[test]
+fn a_damaged_row_that_a_dead_process_had_under_way_is_set_apart_and_the_others_go_on() {
+    let mut bench = Bench::new();
+    let damaged = bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap().task.unwrap();
+    bench.enqueue(Change::create("note", "2").set("a", 1)).unwrap();
+    bench.sync();
+    bench.crash();
+    assert!(bench.store.damage(damaged));
+    bench.sync();
+    let batch = bench.last_sent();
+    assert_eq!((batch.tasks.len(), batch.tasks[0].entity.entity_id.as_str()), (1, "2"));
+    bench.apply(&batch, "1");
+    assert_eq!((bench.counts().dead, bench.counts().total()), (1, 1), "nothing is under way for ever");
 }

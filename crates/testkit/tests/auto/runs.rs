@@ -352,3 +352,58 @@ fn a_device_that_wakes_from_sleep_tries_soon_what_waits_for_the_network() {
     bench.run();
     assert_eq!(bench.sent.len(), sent + 1);
 }
+
+#[test]
+fn an_app_that_comes_back_to_the_screen_reads_and_one_that_was_there_does_not() {
+    let foreground = |on| DeviceState { foreground: Some(on), ..DeviceState::default() };
+    for (before, news, reads) in [
+        (None, true, false),
+        (Some(true), true, false),
+        (Some(true), false, false),
+        (Some(false), true, true),
+    ] {
+        let mut bench = automatic_with(AutoConfig::default(), with_feed());
+        let state = before.map_or(DeviceState::default(), foreground);
+        bench.step(|step, tx| step.device_changed(tx, &state).unwrap());
+        bench.page(Vec::new(), "1", false);
+        bench.step(|step, tx| step.device_changed(tx, &foreground(news)).unwrap());
+        bench.run();
+        assert_eq!(bench.pages.len(), 1 + usize::from(reads), "{before:?}, then {news}");
+        assert_eq!(bench.machine.device().foreground, Some(news));
+    }
+}
+
+/// A run that has read, or has sent, was no idle one.
+#[test]
+fn a_change_goes_as_soon_after_many_runs_as_after_none() {
+    let mut bench = automatic_with(AutoConfig::default(), with_feed());
+    for n in 1..=12 {
+        bench.page(Vec::new(), &n.to_string(), false);
+        bench.step(|step, _| step.backend_called());
+        bench.wait(AutoConfig::default().spread);
+        bench.run();
+    }
+    bench.page(Vec::new(), "13", false);
+    for n in 0..12 {
+        bench.enqueue(note(&n.to_string())).unwrap();
+        bench.wait(AutoConfig::default().debounce);
+        assert_eq!(bench.sent.len(), n + 1);
+        let batch = bench.last_sent();
+        bench.apply(&batch, "1");
+    }
+}
+
+#[test]
+fn it_looks_for_what_other_processes_leave_only_while_it_runs_by_itself_and_is_awake() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.machine.look_every(), None);
+    let every = Some(7 * SECOND);
+    bench.step(|step, _| step.run_by_itself(AutoConfig { look_every: every, ..AutoConfig::default() }));
+    assert_eq!(bench.machine.look_every(), every);
+    bench.step(|step, _| step.suspend());
+    assert_eq!(bench.machine.look_every(), None);
+    bench.step(|step, _| step.resume_app());
+    assert_eq!(bench.machine.look_every(), every);
+    bench.step(|step, _| step.run_on_demand());
+    assert_eq!(bench.machine.look_every(), None);
+}
