@@ -586,22 +586,6 @@ fn every_change_that_is_taken_gives_out_a_time_and_nothing_else_does() {
 }
 
 #[test]
-fn a_late_answer_to_a_process_that_is_gone_is_not_taken_for_the_answer_to_ours() {
-    let mut bench = Bench::new();
-    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
-    bench.sync();
-    let old = bench.last_sent();
-    bench.crash();
-    bench.sync();
-    let ours = bench.last_sent();
-    assert_eq!((bench.sent.len(), ours.tasks[0].key), (2, old.tasks[0].key));
-    bench.fail(&old, FailureKind::Transient, Delivery::Unknown);
-    assert_eq!((bench.counts().in_flight, bench.machine.gate().is_none()), (1, true));
-    bench.apply(&ours, "1");
-    assert_eq!(bench.counts().total(), 0);
-}
-
-#[test]
 fn a_later_change_has_a_later_time_in_one_millisecond_after_a_restart_and_when_the_clock_went_back() {
     let mut bench = Bench::new();
     let mut last = None;
@@ -653,10 +637,15 @@ fn tidying_says_that_there_may_be_more_until_all_that_is_old_is_gone() {
             }
         }
         send(&mut bench);
+        let task = bench.last_sent().tasks[0].task_id;
+        let remembers = |bench: &mut Bench| bench.store.begin().unwrap().journal(task).unwrap().is_some();
+        assert!(!bench.step(|step, tx| step.tidy(tx).unwrap()), "{what}");
+        assert!(remembers(&mut bench), "{what}: it has only just ended");
         bench.pass(day * 2);
         let more: Vec<bool> = (0..3).map(|_| bench.step(|step, tx| step.tidy(tx).unwrap())).collect();
         assert_eq!(more, [true, false, false], "{what}");
         assert_eq!(bench.conflicts().len(), 0, "{what}");
+        assert_eq!(remembers(&mut bench), what == "conflicts", "{what}");
     }
 }
 
@@ -669,32 +658,18 @@ fn a_call_that_has_not_left_is_recalled_and_the_next_one_may_leave() {
     for for_good in [false, true] {
         let mut bench = Bench::new();
         bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
-        let permit = |bench: &mut Bench| {
-            let now = Now { wall: Timestamp(bench.wall_ms), mono: Mono(bench.mono_ms) };
-            let mut step = bench.machine.step(now, Entropy([99; 32]));
-            let mut tx = bench.store.begin().unwrap();
-            step.stop_session();
-            step.finish(&mut *tx).unwrap();
-            step.start_session(SessionEnd::OnePass);
-            step.lead(&mut *tx, "me", &|_| false).unwrap();
-            step.finish(&mut *tx).unwrap();
-            tx.commit().unwrap();
-            let effects = bench.machine.apply(step);
-            let sent = effects.into_iter().find_map(|effect| match effect {
-                Effect::Push { context, .. } => Some(context.permit),
-                _ => None,
-            });
-            sent.expect("the task is sent")
-        };
-        let first = permit(&mut bench);
-        assert!(!first.is_withdrawn());
+        bench.sync();
+        assert!(!bench.contexts[0].permit.is_withdrawn());
         if for_good {
             bench.machine.withdraw_permits();
         } else {
             bench.machine.recall_calls();
         }
-        assert!(first.is_withdrawn());
-        assert_eq!(permit(&mut bench).is_withdrawn(), for_good);
+        bench.step(|step, _| step.stop_session());
+        bench.sync();
+        let withdrawn: Vec<bool> =
+            bench.contexts.iter().map(|context| context.permit.is_withdrawn()).collect();
+        assert_eq!(withdrawn, [true, for_good]);
     }
 }
 
