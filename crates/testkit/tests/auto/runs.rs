@@ -118,6 +118,9 @@ fn a_reading_that_failed_is_tried_again_and_sending_does_not_read() {
     assert_eq!((bench.sent.len(), bench.pages.len()), (1, 1));
     let batch = bench.last_sent();
     bench.apply(&batch, "1");
+    bench.wait(SECOND);
+    bench.run();
+    assert_eq!(bench.pages.len(), 1, "it was read a moment ago");
     bench.step(|step, _| step.resume_app());
     assert_eq!(bench.pages.len(), 2);
     bench.fail_page(FailureKind::Transient);
@@ -189,6 +192,7 @@ fn nothing_runs_while_a_condition_is_not_met_but_the_app_may_ask() {
     bench.enqueue(note("a")).unwrap();
     bench.wait(60 * MINUTE);
     assert!(bench.sent.is_empty());
+    assert_eq!(events(&bench, |event| matches!(event, Event::ConditionsChanged { .. })), 1, "told once");
     bench.session(SessionEnd::OnePass, Directions::Both);
     assert_eq!(bench.sent.len(), 1);
     let batch = bench.last_sent();
@@ -406,4 +410,86 @@ fn it_looks_for_what_other_processes_leave_only_while_it_runs_by_itself_and_is_a
     assert_eq!(bench.machine.look_every(), every);
     bench.step(|step, _| step.run_on_demand());
     assert_eq!(bench.machine.look_every(), None);
+}
+
+/// Who is back knows nothing of what was tried meanwhile: it is tried at once, and the backend is read.
+#[test]
+fn an_app_that_is_resumed_tries_at_once_what_waits_for_the_network() {
+    let mut bench = waiting_long(&DeviceState::default());
+    bench.step(|step, _| step.suspend());
+    let sent = bench.sent.len();
+    bench.step(|step, _| step.resume_app());
+    assert_eq!(bench.sent.len(), sent + 1);
+}
+
+#[test]
+fn a_network_that_is_back_is_used_to_read_too() {
+    let mut bench = reading();
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(false)).unwrap());
+    bench.wait(MINUTE);
+    assert_eq!(bench.pages.len(), 1);
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(true)).unwrap());
+    bench.wait(AutoConfig::default().spread);
+    bench.run();
+    assert_eq!(bench.pages.len(), 2);
+}
+
+/// Runs in a row that find nothing to do make the next one wait; a wait that news of the world outside ends.
+#[test]
+fn many_idle_runs_make_the_next_one_wait_until_the_app_or_the_network_is_back() {
+    let online = DeviceState::online;
+    for news in ["nothing", "the app", "the network"] {
+        let mut bench = automatic();
+        bench.step(|step, tx| step.device_changed(tx, &online(false)).unwrap());
+        for _ in 0..12 {
+            bench.session(SessionEnd::OnePass, Directions::PushOnly);
+        }
+        bench.enqueue(note("a")).unwrap();
+        bench.wait(SECOND);
+        assert!(bench.sent.is_empty());
+        match news {
+            "the app" => bench.step(|step, _| step.resume_app()),
+            "the network" => bench.step(|step, tx| step.device_changed(tx, &online(true)).unwrap()),
+            _ => {}
+        }
+        bench.wait(AutoConfig::default().spread);
+        bench.run();
+        assert_eq!(bench.sent.len(), usize::from(news != "nothing"), "{news}");
+        while bench.sent.is_empty() {
+            until_due(&mut bench, 16 * MINUTE).expect("no longer than the cap");
+        }
+    }
+}
+
+#[test]
+fn a_reading_that_was_cut_short_goes_on_at_once() {
+    let mut bench = automatic_with(AutoConfig::default(), with_feed());
+    bench.page(Vec::new(), "1", true);
+    assert_eq!(bench.pages.len(), 2);
+    bench.step(|step, _| step.stop_session());
+    bench.run();
+    assert_eq!(bench.pages.len(), 3, "there was more to read");
+}
+
+/// After a failed commit, or for another account: whoever slept sleeps, and whoever ran begins with a run.
+#[test]
+fn a_machine_that_follows_runs_by_itself_as_the_one_before() {
+    for (was_automatic, was_asleep, runs) in [(true, false, true), (true, true, false), (false, false, false)]
+    {
+        let mut old = Bench::new();
+        if was_automatic {
+            old.step(|step, _| step.run_by_itself(AutoConfig::default()));
+        }
+        if was_asleep {
+            old.step(|step, _| step.suspend());
+        }
+        let mut bench = Bench::of(Config::default(), with_feed());
+        bench.machine.follow(&old.machine);
+        bench.enqueue(note("a")).unwrap();
+        bench.wait(MINUTE);
+        bench.run();
+        let case = format!("by itself: {was_automatic}, asleep: {was_asleep}");
+        assert_eq!((!bench.sent.is_empty(), !bench.pages.is_empty()), (runs, runs), "{case}");
+        assert_eq!(bench.machine.runs_by_itself(), was_automatic, "{case}");
+    }
 }
