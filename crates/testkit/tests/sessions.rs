@@ -208,30 +208,25 @@ fn a_run_that_is_joined_does_what_either_wants_and_no_more() {
 /// When the store refuses the step that would end a run, nobody should wait for its end for ever.
 #[test]
 fn a_run_is_overdue_when_its_time_is_over_and_at_once_when_it_waits_for_nothing() {
-    let seconds = Duration::from_secs;
-    let runs: [(&str, fn(&mut landfall_core::machine::Step), Option<u64>); 4] = [
-        ("none", |_| {}, None),
-        ("one pass", |step| step.start_session(SessionEnd::OnePass), Some(0)),
-        (
-            "ten seconds",
-            |step| step.start_session(SessionEnd::Drained { within: Duration::from_secs(10) }),
-            Some(10_000),
-        ),
-        (
-            "a minute, but at most five seconds",
-            |step| {
-                step.start_session(SessionEnd::Drained { within: Duration::from_secs(60) });
-                let budget = RunBudget { time: Some(Duration::from_secs(5)), ..RunBudget::default() };
-                step.start_session_within(budget, Directions::Both);
-            },
-            Some(5_000),
-        ),
-    ];
-    for (name, start, end_ms) in runs {
+    let drained = |seconds| SessionEnd::Drained { within: Duration::from_secs(seconds) };
+    let five_seconds = RunBudget { time: Some(Duration::from_secs(5)), ..RunBudget::default() };
+    for (name, end, budget, end_ms) in [
+        ("none", None, None, None),
+        ("one pass", Some(SessionEnd::OnePass), None, Some(0)),
+        ("ten seconds", Some(drained(10)), None, Some(10_000)),
+        ("a minute, but at most five seconds", Some(drained(60)), Some(five_seconds), Some(5_000)),
+    ] {
         let mut bench = Bench::new();
-        bench.pass(seconds(100));
+        bench.pass(Duration::from_secs(100));
         bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
-        bench.step(|step, _| start(step));
+        bench.step(|step, _| {
+            if let Some(end) = end {
+                step.start_session(end);
+            }
+            if let Some(budget) = budget {
+                step.start_session_within(budget, Directions::Both);
+            }
+        });
         for after_ms in [0, 1, 4_999, 5_000, 9_999, 10_000, 60_000] {
             let is_overdue = bench.machine.session_is_overdue(Mono(bench.mono_ms + after_ms));
             assert_eq!(is_overdue, end_ms.is_some_and(|end| end <= after_ms), "{name}, after {after_ms} ms");

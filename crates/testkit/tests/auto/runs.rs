@@ -326,6 +326,20 @@ fn waiting_long(device: &DeviceState) -> Bench {
 }
 
 #[test]
+fn a_network_is_metered_when_it_was_said_and_until_the_contrary_is() {
+    let mut bench = Bench::new();
+    assert!(!bench.machine.is_metered(), "nobody has said so");
+    for (news, is_metered) in [
+        (DeviceState::metered(true), true),
+        (DeviceState::online(true), true),
+        (DeviceState::metered(false), false),
+    ] {
+        bench.step(|step, tx| step.device_changed(tx, &news).unwrap());
+        assert_eq!(bench.machine.is_metered(), is_metered, "{news:?}");
+    }
+}
+
+#[test]
 fn of_all_news_of_the_device_only_a_network_that_is_back_ends_a_wait() {
     let charging = DeviceState { charging: Some(true), ..DeviceState::default() };
     let (online, offline) = (DeviceState::online(true), DeviceState::online(false));
