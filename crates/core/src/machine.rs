@@ -841,11 +841,8 @@ impl Step {
         let mut wakeup = self.state.lease.as_ref().map(|lease| lease.renew_at);
         let mut sooner = |moment: Mono| wakeup = Some(wakeup.map_or(moment, |known: Mono| known.min(moment)));
         if let Some(session) = &self.state.session {
-            if let Some(deadline) = session.deadline() {
-                sooner(deadline);
-            }
-            if let Some(moment) = session.last_call(self.state.pace) {
-                sooner(moment.max(self.now.mono));
+            if let Some(end) = session.ends_at() {
+                sooner(end);
             }
             match &self.state.gate {
                 Gate::Waiting { until, probe: None, .. } => sooner(*until),
@@ -864,8 +861,7 @@ impl Step {
             if self.sweep_goes_on() {
                 sooner(self.now.mono);
             }
-            if let Some((_, since)) = &self.state.rival {
-                sooner(since.after(self.config.lease.term));
+            if self.state.rival.is_some() {
                 sooner(self.now.mono.after(RIVAL_CHECK));
             }
         }

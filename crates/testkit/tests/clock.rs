@@ -525,6 +525,53 @@ fn the_last_write_wins_by_the_backends_clock_whatever_ours_did() {
     }
 }
 
+/// The jump is first seen together with the backend's time, or with the change: neither is taken for what it is not.
+#[test]
+fn a_jump_that_is_seen_first_in_the_step_of_a_change_or_of_an_answer_moves_no_stamp() {
+    for jump in JUMPS {
+        for in_answer in [true, false] {
+            let mut judge = Judge::new();
+            judge.hear_the_time();
+            if in_answer {
+                judge.bench.enqueue(Change::create("note", "other").set("n", 1)).unwrap();
+                judge.bench.sync();
+            }
+            let is_sleep = judge.goes_ahead(jump) && !in_answer;
+            match jump {
+                Jump::By(ms) => judge.bench.wall_ms += ms,
+                Jump::To(ms) => judge.bench.wall_ms = ms,
+            }
+            if in_answer {
+                let batch = judge.bench.last_sent();
+                let server_time = Some(Timestamp(judge.true_ms()));
+                judge.bench.answer(&batch, Ok(PushReply { server_time, ..reply(&batch, &applied("1")) }));
+            }
+            let receipt = judge.bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+            let tasks = judge.bench.tasks();
+            let task = tasks.iter().find(|task| Some(task.id) == receipt.task).unwrap();
+            // A clock that goes ahead looks like sleep, until the backend is heard again.
+            let expected = if is_sleep { judge.bench.wall_ms } else { judge.true_ms() };
+            let off = task.changed_at.wall_ms.abs_diff(expected);
+            assert!(off < 1_000, "{jump:?}, in an answer: {in_answer}: {off} ms off");
+        }
+    }
+}
+
+/// The wall clock goes on while the monotonic one stands still: the device slept, and what it knows of the backend's clock
+/// stays true.
+#[test]
+fn a_device_that_slept_stamps_by_the_backends_clock_as_before() {
+    let mut judge = Judge::new();
+    judge.bench.wall_ms += 600_000;
+    judge.hear_the_time();
+    let asleep = 8 * 3_600_000;
+    judge.bench.wall_ms += asleep;
+    judge.bench.step(|step, _| step.wake());
+    judge.bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    let off = judge.bench.tasks()[0].changed_at.wall_ms.abs_diff(judge.true_ms() + asleep);
+    assert!(off < 1_000, "{off} ms off");
+}
+
 // ---- moments that the app names, and what is remembered ---------------------------------------------------------------
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -630,4 +677,116 @@ fn nothing_is_forgotten_before_its_time_because_of_a_clock() {
             }
         }
     }
+}
+
+/// Nobody tells the time here. A clock that was set back by mistake stamps what ends then as very old; after each such
+/// time that is kept as long as what is new.
+#[test]
+fn what_ended_under_a_clock_that_was_behind_is_kept_for_the_horizon_each_time() {
+    let mut judge = Judge::new();
+    for round in 0..3 {
+        judge.bench.enqueue(Change::create("note", format!("right-{round}")).set("a", 1)).unwrap();
+        judge.bench.wall_ms = 0;
+        judge.bench.crash();
+        judge.bench.step(|step, _| step.wake());
+        let receipt = judge.bench.enqueue(Change::create("note", format!("behind-{round}")).set("a", 1));
+        judge.bench.sync();
+        let batch = judge.bench.last_sent();
+        judge.bench.apply(&batch, "1");
+        assert_eq!(judge.bench.counts().total(), 0);
+        judge.bench.wall_ms = judge.true_ms();
+        for (days, is_kept) in [(0, true), (20, true), (20, false)] {
+            judge.bench.pass(DAY * days);
+            judge.bench.crash();
+            judge.tidy();
+            let verdict = judge.bench.verdict(receipt.clone().unwrap());
+            assert_eq!(verdict.is_some(), is_kept, "round {round}, {days} days later");
+        }
+    }
+}
+
+/// More than one page of them, and as many in between that only the app put off.
+#[test]
+fn a_clock_that_goes_back_ends_every_absurd_wait_and_none_that_the_app_asked_for() {
+    let mut bench = Bench::new();
+    bench.wall_ms = START_MS + YEAR_MS;
+    bench.step(|step, tx| {
+        for n in 0..700 {
+            step.enqueue(tx, Change::create("note", format!("sent-{n}")).set("a", 1)).unwrap();
+        }
+    });
+    bench.sync();
+    for batch in bench.sent.clone() {
+        bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+    }
+    bench.wall_ms = START_MS;
+    let later = Timestamp(START_MS).after(HOUR * 3);
+    bench.step(|step, tx| {
+        for n in 0..500 {
+            let change = Change::create("note", format!("later-{n}")).set("a", 1);
+            step.enqueue(tx, change.not_before(later).group(format!("pair {}", n / 2))).unwrap();
+        }
+    });
+    let tasks = bench.store.begin().unwrap().tasks_after(0, 2_000).unwrap().tasks;
+    let wait = |task: &landfall_core::task::Task| Timestamp(START_MS).until(task.claim_at.unwrap_or(later));
+    let (sent, put_off): (Vec<_>, Vec<_>) = tasks.iter().partition(|task| task.frozen.is_some());
+    assert_eq!((sent.len(), put_off.len()), (700, 500));
+    assert!(sent.iter().all(|task| wait(task).is_zero()), "some still wait for a year");
+    assert!(put_off.iter().all(|task| wait(task) == HOUR * 3));
+}
+
+/// They go together: the absurd wait of one is over for all of them, and what another one was to wait is not.
+#[test]
+fn a_clock_that_goes_back_leaves_a_group_no_wait_but_that_within_the_caps() {
+    let put_off = |after| Outcome::Retry { after: Some(after), reason: "busy".into() };
+    for of_another in [put_off(Duration::from_secs(1)), Outcome::Unknown { reason: "who knows".into() }] {
+        let mut judge = Judge::new();
+        for id in ["a", "b"] {
+            judge.bench.enqueue(Change::create("note", id).set("a", 1).group("together")).unwrap();
+        }
+        judge.bench.sync();
+        let batch = judge.bench.last_sent();
+        let results = batch.tasks.iter().map(|task| task.key).zip([put_off(HOUR), of_another]).collect();
+        judge.bench.answer(&batch, Ok(PushReply { results, ..PushReply::default() }));
+        judge.bench.wall_ms -= 30 * 60_000;
+        judge.pass(HOUR / 3);
+        assert_eq!(judge.bench.sent.len(), 1, "within the caps it waits as it was told");
+        judge.pass(HOUR / 4);
+        assert_eq!(judge.bench.sent.len(), 2);
+    }
+}
+
+/// Between its last change and its opening much time may pass: that is no clock that goes wrong.
+#[test]
+fn a_device_that_was_off_for_long_forgets_what_is_old_when_it_is_back() {
+    let mut judge = Judge::new();
+    let receipt = judge.bench.enqueue(Change::create("note", "old").set("a", 1)).unwrap();
+    judge.bench.sync();
+    let batch = judge.bench.last_sent();
+    judge.bench.apply(&batch, "1");
+    judge.bench.pass(DAY * 20);
+    judge.bench.enqueue(Change::create("note", "newer").set("a", 1)).unwrap();
+    judge.bench.pass(DAY * 20);
+    judge.bench.crash();
+    judge.tidy();
+    assert_eq!(judge.bench.verdict(receipt), None);
+}
+
+/// Times given out far ahead by mistake are doubted for long; what is known of the backend's clock is kept all the same.
+#[test]
+fn a_clock_that_falls_back_after_it_was_far_ahead_moves_no_stamp() {
+    let mut judge = Judge::new();
+    judge.hear_the_time();
+    judge.bench.wall_ms = FAR_MS;
+    judge.bench.enqueue(Change::create("note", "far").set("a", 1)).unwrap();
+    judge.bench.wall_ms = judge.true_ms();
+    judge.bench.crash();
+    judge.bench.step(|step, _| step.wake());
+    judge.jump(Jump::By(-3_600_000));
+    let receipt = judge.bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    let tasks = judge.bench.tasks();
+    let task = tasks.iter().find(|task| Some(task.id) == receipt.task).unwrap();
+    // Never far ahead of the backend, and never behind what was given out.
+    let ahead = task.changed_at.wall_ms - judge.true_ms();
+    assert!((0..=60_000).contains(&ahead), "{ahead} ms");
 }

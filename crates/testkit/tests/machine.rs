@@ -3,10 +3,10 @@
 
 mod bench;
 
-use bench::{Bench, applied, capabilities, open, reply};
+use bench::{Bench, applied, capabilities, open, reply, theirs};
 use landfall_core::adapter::{Applied, EffectClass, Outcome, PushBatch, PushReply, Rejection};
 use landfall_core::change::Change;
-use landfall_core::config::{AutoConfig, Config};
+use landfall_core::config::{AutoConfig, Config, ConflictConfig, JournalConfig};
 use landfall_core::device::DeviceState;
 use landfall_core::entity::{Base, Body, RemoteEntity};
 use landfall_core::event::Event;
@@ -195,6 +195,7 @@ fn a_damaged_record_is_told_and_blocks_nobody() {
     assert_ne!(next.task, Some(first), "no id is given twice");
 
     // A damaged successor keeps its record's view short, and nothing else.
+    bench.events.clear();
     bench.enqueue(Change::create("note", "2").set("a", 1)).unwrap();
     bench.sync();
     let batch = bench.last_sent();
@@ -202,6 +203,7 @@ fn a_damaged_record_is_told_and_blocks_nobody() {
     assert!(bench.store.damage(successor));
     bench.step(|step, tx| step.remote_changed(tx, remote("2", Body::Deleted, "9")).unwrap());
     bench.apply(&batch, "8");
+    assert!(bench.events.iter().any(|event| matches!(event, Event::Damaged { .. })));
     assert_eq!(bench.counts().pending, 1, "the damaged one waits, to be quarantined when somebody looks");
 }
 
@@ -492,7 +494,9 @@ fn reading_that_was_given_up_for_one_run_is_tried_in_the_next() {
         bench.fail_page(why);
         assert!(!bench.machine.is_syncing());
         let due = bench.machine.next_wakeup().expect("it goes on by itself");
-        bench.wait(Duration::from_millis(due.0 - bench.mono_ms));
+        let wait = Duration::from_millis(due.0 - bench.mono_ms);
+        assert!(Some(wait) >= AutoConfig::default().interval, "{why:?}: {wait:?} is no now and then");
+        bench.wait(wait);
         assert_eq!(bench.pages.len(), 2, "{why:?}");
     }
 }
@@ -583,4 +587,126 @@ fn every_change_that_is_taken_gives_out_a_time_and_nothing_else_does() {
     let taken_back = time_of(&mut bench, Change::update("note", "2").set("a", 1));
     assert!(edited.is_some() && edited < taken_back, "{edited:?} {taken_back:?}");
     assert!(bench.tasks().is_empty());
+}
+
+#[test]
+fn a_later_change_has_a_later_time_in_one_millisecond_after_a_restart_and_when_the_clock_went_back() {
+    let mut bench = Bench::new();
+    let mut last = None;
+    for round in 0..6 {
+        match round {
+            2 => bench.crash(),
+            4 => bench.wall_ms -= 5_000,
+            _ => {}
+        }
+        bench.enqueue(Change::create("note", round.to_string()).set("a", 1)).unwrap();
+        let at = bench.tasks().last().map(|task| task.changed_at);
+        assert!(at > last, "{round}: {at:?} after {last:?}");
+        last = at;
+    }
+}
+
+// ---- what is remembered ----------------------------------------------------------------------------------------------
+
+/// Whoever tidies in small steps goes on until nothing old is left of any kind.
+#[test]
+fn tidying_says_that_there_may_be_more_until_all_that_is_old_is_gone() {
+    let day = Duration::from_secs(24 * 3600);
+    let config = |journal: u32, conflicts: u32| Config {
+        journal: JournalConfig { horizon: day * journal, prune_batch: 2 },
+        conflicts: ConflictConfig { horizon: day * conflicts, ..ConflictConfig::default() },
+        ..Config::default()
+    };
+    let send = |bench: &mut Bench| {
+        bench.sync();
+        let batch = bench.last_sent();
+        bench.apply(&batch, "9");
+    };
+    for what in ["journal", "keys", "conflicts"] {
+        let config = if what == "conflicts" { config(100, 1) } else { config(1, 100) };
+        let mut bench = Bench::with(config, EffectClass::OneEffect);
+        for n in 1..=3 {
+            let id = n.to_string();
+            match what {
+                "journal" => drop(bench.enqueue(Change::create("note", id).set("a", 1)).unwrap()),
+                "keys" => {
+                    let change = Change::upsert("note", "1").set("a", n);
+                    bench.enqueue(change.dedup_key(format!("key {n}"))).unwrap();
+                }
+                _ => {
+                    bench.hear(theirs(&id, r#"{"a":0}"#, "1"));
+                    bench.enqueue(Change::update("note", id.as_str()).set("a", 1)).unwrap();
+                    bench.hear(theirs(&id, r#"{"a":2}"#, "2"));
+                }
+            }
+        }
+        send(&mut bench);
+        let task = bench.last_sent().tasks[0].task_id;
+        let remembers = |bench: &mut Bench| bench.store.begin().unwrap().journal(task).unwrap().is_some();
+        assert!(!bench.step(|step, tx| step.tidy(tx).unwrap()), "{what}");
+        assert!(remembers(&mut bench), "{what}: it has only just ended");
+        bench.pass(day * 2);
+        let more: Vec<bool> = (0..3).map(|_| bench.step(|step, tx| step.tidy(tx).unwrap())).collect();
+        assert_eq!(more, [true, false, false], "{what}");
+        assert_eq!(bench.conflicts().len(), 0, "{what}");
+        assert_eq!(remembers(&mut bench), what == "conflicts", "{what}");
+    }
+}
+
+// ---- what is taken back ----------------------------------------------------------------------------------------------
+
+/// Calls that were handed out and have not left yet stay, when the app goes to sleep or the queue changes hands; those
+/// that come after a sleep may leave.
+#[test]
+fn a_call_that_has_not_left_is_recalled_and_the_next_one_may_leave() {
+    for for_good in [false, true] {
+        let mut bench = Bench::new();
+        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+        bench.sync();
+        assert!(!bench.contexts[0].permit.is_withdrawn());
+        if for_good {
+            bench.machine.withdraw_permits();
+        } else {
+            bench.machine.recall_calls();
+        }
+        bench.step(|step, _| step.stop_session());
+        bench.sync();
+        let withdrawn: Vec<bool> =
+            bench.contexts.iter().map(|context| context.permit.is_withdrawn()).collect();
+        assert_eq!(withdrawn, [true, for_good]);
+    }
+}
+
+#[test]
+fn what_was_rolled_back_within_a_step_is_not_told() {
+    let mut bench = Bench::new();
+    bench.step(|step, tx| {
+        step.enqueue(tx, Change::create("note", "1").set("a", 1)).unwrap();
+        let (mark, savepoint) = (step.mark(), tx.savepoint().unwrap());
+        step.enqueue(tx, Change::create("note", "2").set("a", 1)).unwrap();
+        tx.rollback_to(savepoint).unwrap();
+        step.forget_since(mark);
+    });
+    let told = |id: &str| {
+        let of_it =
+            |event: &&Event| matches!(event, Event::Enqueued { entity, .. } if entity.entity_id == id);
+        bench.events.iter().filter(of_it).count()
+    };
+    assert_eq!((told("1"), told("2")), (1, 0));
+    assert_eq!(bench.counts().pending, 1);
+}
+
+#[test]
+fn a_damaged_row_that_a_dead_process_had_under_way_is_set_apart_and_the_others_go_on() {
+    let mut bench = Bench::new();
+    let damaged = bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap().task.unwrap();
+    bench.enqueue(Change::create("note", "2").set("a", 1)).unwrap();
+    bench.sync();
+    bench.crash();
+    assert!(bench.store.damage(damaged));
+    bench.sync();
+    let batch = bench.last_sent();
+    assert_eq!((batch.tasks.len(), batch.tasks[0].entity.entity_id.as_str()), (1, "2"));
+    bench.apply(&batch, "1");
+    assert_eq!((bench.counts().dead, bench.counts().total()), (1, 1), "nothing is under way for ever");
 }

@@ -169,3 +169,18 @@ fn a_stream_of_which_nothing_was_taken_is_not_told_of() {
     });
     assert!(!bench.events.iter().any(|event| matches!(event, Event::Imported { .. })), "{:?}", bench.events);
 }
+
+#[test]
+fn a_stream_hides_no_event_that_is_not_of_one_of_its_changes() {
+    let mut bench = Bench::new();
+    bench.enqueue(create("1")).unwrap();
+    bench.store.damage_entity(&bench::note("1"));
+    bench.events.clear();
+    bench.step(|step, tx| {
+        step.begin_stream();
+        step.enqueue(tx, Change::upsert("note", "1").set("b", 1)).unwrap();
+        step.end_stream(1);
+    });
+    assert!(bench.events.iter().any(|event| matches!(event, Event::Damaged { .. })), "{:?}", bench.events);
+    assert!(bench.events.iter().any(|event| matches!(event, Event::Imported { .. })), "{:?}", bench.events);
+}

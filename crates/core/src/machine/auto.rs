@@ -73,7 +73,6 @@ impl Auto {
         self.settings = old.settings.clone();
         self.is_suspended = old.is_suspended;
         self.is_fresh = old.is_on();
-        self.read_at = old.is_on().then_some(Mono(0));
     }
 }
 
@@ -85,7 +84,6 @@ impl Step {
         let auto = &mut self.state.auto;
         if auto.settings.replace(Arc::new(settings)).is_none() {
             auto.is_fresh = true;
-            auto.read_at = Some(self.now.mono);
         }
     }
 

@@ -82,14 +82,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn deadline(&self) -> Option<Mono> {
-        self.deadline
+    /// When its time is over; one pass without a budget ends when there is nothing more to do.
+    pub(super) fn ends_at(&self) -> Option<Mono> {
+        let must_end = self.must_end.map(|(_, end)| end);
+        [self.deadline, must_end].into_iter().flatten().min()
     }
 
     /// Whether its time is over; one pass waits for nothing.
     pub(super) fn is_over_at(&self, now: Mono) -> bool {
-        let must_end = self.must_end.map(|(_, end)| end);
-        [self.deadline, must_end].into_iter().flatten().min().is_none_or(|end| end <= now)
+        self.ends_at().is_none_or(|end| end <= now)
     }
 
     pub(super) fn report_mut(&mut self) -> &mut Report {
@@ -97,7 +98,7 @@ impl Session {
     }
 
     /// From when on no call begins, if the time is bounded and calls take `pace` milliseconds.
-    pub(super) fn last_call(&self, pace: u64) -> Option<Mono> {
+    fn last_call(&self, pace: u64) -> Option<Mono> {
         /// Kept for the last commit, at least.
         const LEAST: u64 = 50;
         let (began, end) = self.must_end?;
@@ -224,10 +225,7 @@ impl Step {
 
     pub(super) fn session_is_going(&self) -> bool {
         self.state.session.as_ref().is_some_and(|session| {
-            let is_before = |moment: Option<Mono>| moment.is_none_or(|moment| self.now.mono < moment);
-            !session.stopping
-                && is_before(session.deadline())
-                && is_before(session.must_end.map(|(_, end)| end))
+            !session.stopping && session.ends_at().is_none_or(|end| self.now.mono < end)
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use landfall_core::event::Exhausted;
-use landfall_core::machine::{Directions, RunBudget};
+use landfall_core::machine::{Directions, RunBudget, SessionEnd};
 
 fn within(bench: &mut Bench, budget: RunBudget) {
     bench.step(|step, _| step.start_session_within(budget, Directions::Both));
@@ -144,4 +144,70 @@ fn reading_counts_as_well() {
     let report = bench.reports.last().unwrap();
     assert_eq!(report.exhausted, Some(Exhausted::Bytes));
     assert!(report.pull_waiting_for.is_some());
+}
+
+#[test]
+fn what_fits_to_the_last_byte_is_sent() {
+    let mut bench = Bench::new();
+    notes(&mut bench, 1);
+    bench.sync();
+    let size = bench.last_payload().len() as u64;
+    for (bytes, sent) in [(size - 1, 0), (size, 1)] {
+        let mut bench = Bench::new();
+        notes(&mut bench, 1);
+        within(&mut bench, RunBudget { bytes: Some(bytes), ..RunBudget::default() });
+        assert_eq!(bench.sent.len(), sent, "{bytes} of {size} bytes");
+    }
+}
+
+/// Near its end no call begins; until it has come, or the answer to what is under way, there is nothing to do.
+#[test]
+fn a_run_that_only_waits_for_an_answer_sleeps_until_its_time_is_over() {
+    let mut bench = Bench::new();
+    notes(&mut bench, 1);
+    bench.session(SessionEnd::Drained { within: 60 * MINUTE }, Directions::Both);
+    within(&mut bench, RunBudget { time: Some(8 * SECOND), ..RunBudget::default() });
+    let mut wakeups = 0;
+    while bench.machine.is_syncing() && wakeups < 20 {
+        let due = bench.machine.next_wakeup().expect("its time is over some time");
+        assert!(due.0 > bench.mono_ms, "it wakes again and again at {} ms", bench.mono_ms);
+        bench.wait(Duration::from_millis(due.0 - bench.mono_ms));
+        wakeups += 1;
+    }
+    assert_eq!((bench.mono_ms, bench.counts().unknown), (8_000, 1), "{wakeups} wakeups");
+}
+
+/// An adapter that keeps to what it is given has come back when the run is over.
+#[test]
+fn a_call_may_take_as_long_as_is_left_of_the_run() {
+    let mut bench = Bench::of(Config::default(), with_feed());
+    let timeouts = |bench: &Bench| bench.contexts.iter().map(|context| context.timeout).collect::<Vec<_>>();
+    notes(&mut bench, 1);
+    bench.session(SessionEnd::OnePass, Directions::Both);
+    let (push, pull) = (Config::default().push.call_timeout, Config::default().pull.call_timeout);
+    assert_eq!(timeouts(&bench), [push, pull], "without a bound it is what the settings say");
+    bench.step(|step, _| step.stop_session());
+    bench.contexts.clear();
+    within(&mut bench, RunBudget { time: Some(10 * SECOND), ..RunBudget::default() });
+    bench.pass(4 * SECOND);
+    bench.page(Vec::new(), "1", true);
+    assert_eq!(timeouts(&bench), [10 * SECOND, 10 * SECOND, 6 * SECOND]);
+}
+
+/// Most of a window can be used however slow the calls are: only a quarter of it is kept for what is under way.
+#[test]
+fn a_slow_backend_is_asked_in_a_short_window_too() {
+    let mut bench = Bench::new();
+    notes(&mut bench, 1);
+    for _ in 0..5 {
+        bench.sync();
+        bench.pass(20 * SECOND);
+        let batch = bench.last_sent();
+        bench.apply(&batch, "1");
+        bench.enqueue(note(&bench.mono_ms.to_string())).unwrap();
+    }
+    bench.step(|step, _| step.stop_session());
+    let sent = bench.sent.len();
+    within(&mut bench, RunBudget { time: Some(10 * SECOND), ..RunBudget::default() });
+    assert_eq!(bench.sent.len(), sent + 1);
 }

@@ -85,6 +85,27 @@ fn what_holds_everything_up_is_kept_when_the_store_had_to_be_opened_anew() {
     }
 }
 
+/// The device says that it has no network, and the last call has reached nobody: that is still so.
+#[test]
+fn a_device_without_a_network_stays_calm_when_the_store_had_to_be_opened_anew() {
+    let no_probe = capabilities(EffectClass::OneEffect);
+    let mut bench = automatic_with(AutoConfig::default(), no_probe.clone());
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(false)).unwrap());
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    refuse(&mut bench, FailureKind::Unreachable);
+    let mut anew = open(&mut bench.store, Config::default(), no_probe, 77);
+    anew.follow(&bench.machine);
+    bench.machine = anew;
+    bench.session(SessionEnd::OnePass, Directions::PullOnly);
+    bench.wait(SECOND);
+    bench.run();
+    assert_eq!(bench.sent.len(), 1, "a run has just ended, and the device has no network");
+    bench.wait(MINUTE);
+    bench.run();
+    assert_eq!(bench.sent.len(), 2, "now and then it is tried all the same");
+}
+
 #[test]
 fn after_trouble_one_call_goes_ahead_alone() {
     let mut bench = automatic_with(

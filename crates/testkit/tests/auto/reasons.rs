@@ -84,6 +84,28 @@ fn a_closed_gate_of_every_kind_and_when_it_opens() {
     }
 }
 
+/// A wait ends by itself in every run that the app asks for; refused credentials are tried again only where runs begin
+/// by themselves.
+#[test]
+fn when_a_closed_gate_opens_is_told_where_it_opens_by_itself() {
+    for (is_automatic, kind, opens) in [
+        (false, FailureKind::RateLimited, true),
+        (true, FailureKind::RateLimited, true),
+        (false, FailureKind::Unauthenticated, false),
+        (true, FailureKind::Unauthenticated, true),
+    ] {
+        let mut bench = if is_automatic { automatic() } else { Bench::new() };
+        bench.enqueue(note("a")).unwrap();
+        bench.session(landfall_core::machine::SessionEnd::OnePass, landfall_core::machine::Directions::Both);
+        refuse(&mut bench, kind);
+        bench.step(|step, _| step.credentials_refreshed(false));
+        let now = Now { wall: Timestamp(bench.wall_ms), mono: Mono(bench.mono_ms) };
+        let live = bench.machine.live(now);
+        assert_eq!(live.gate.map(|(why, _)| why), Some(kind));
+        assert_eq!(live.gate_until.is_some(), opens, "{kind:?}, by itself: {is_automatic}");
+    }
+}
+
 #[test]
 fn calm_that_another_process_was_asked_for() {
     let mut bench = automatic();

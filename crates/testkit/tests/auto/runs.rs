@@ -8,14 +8,19 @@ use landfall_core::time::Timestamp;
 #[test]
 fn a_change_goes_a_moment_later_together_with_those_that_came_meanwhile() {
     let mut bench = automatic();
-    bench.enqueue(note("a")).unwrap();
-    bench.pass(Duration::from_millis(150));
-    bench.enqueue(note("b")).unwrap();
-    assert!(bench.sent.is_empty(), "it waits for others");
-    bench.wait(Duration::from_millis(199));
-    assert!(bench.sent.is_empty());
-    bench.wait(Duration::from_millis(1));
-    assert_eq!(bench.last_sent().tasks.len(), 2);
+    for round in 1..=2 {
+        bench.enqueue(note(&format!("a{round}"))).unwrap();
+        bench.pass(Duration::from_millis(150));
+        bench.enqueue(note(&format!("b{round}"))).unwrap();
+        assert_eq!(bench.sent.len(), round - 1, "it waits for others");
+        bench.wait(Duration::from_millis(199));
+        assert_eq!(bench.sent.len(), round - 1);
+        bench.wait(Duration::from_millis(1));
+        assert_eq!((bench.sent.len(), bench.last_sent().tasks.len()), (round, 2));
+        let batch = bench.last_sent();
+        bench.apply(&batch, "1");
+        bench.wait(MINUTE);
+    }
 }
 
 #[test]
@@ -113,6 +118,9 @@ fn a_reading_that_failed_is_tried_again_and_sending_does_not_read() {
     assert_eq!((bench.sent.len(), bench.pages.len()), (1, 1));
     let batch = bench.last_sent();
     bench.apply(&batch, "1");
+    bench.wait(SECOND);
+    bench.run();
+    assert_eq!(bench.pages.len(), 1, "it was read a moment ago");
     bench.step(|step, _| step.resume_app());
     assert_eq!(bench.pages.len(), 2);
     bench.fail_page(FailureKind::Transient);
@@ -184,6 +192,7 @@ fn nothing_runs_while_a_condition_is_not_met_but_the_app_may_ask() {
     bench.enqueue(note("a")).unwrap();
     bench.wait(60 * MINUTE);
     assert!(bench.sent.is_empty());
+    assert_eq!(events(&bench, |event| matches!(event, Event::ConditionsChanged { .. })), 1, "told once");
     bench.session(SessionEnd::OnePass, Directions::Both);
     assert_eq!(bench.sent.len(), 1);
     let batch = bench.last_sent();
@@ -285,4 +294,216 @@ fn a_run_that_finds_nothing_to_do_does_not_spin() {
         }
     }
     assert!(wakeups < 30, "{wakeups} in an hour");
+}
+
+#[test]
+fn a_call_of_the_backend_during_a_run_is_read_in_that_run() {
+    let mut bench = reading();
+    bench.enqueue(note("a")).unwrap();
+    bench.session(SessionEnd::OnePass, Directions::Both);
+    bench.page(Vec::new(), "2", false);
+    assert_eq!((bench.sent.len(), bench.pages.len()), (1, 2), "sending goes on, reading is done");
+    bench.step(|step, _| step.backend_called());
+    assert_eq!(bench.pages.len(), 3, "what it called about may be newer than what was read");
+}
+
+/// A device whose tries have failed until the next one is far away.
+fn waiting_long(device: &DeviceState) -> Bench {
+    let mut bench = automatic_with(AutoConfig::default(), capabilities(EffectClass::OneEffect));
+    bench.step(|step, tx| step.device_changed(tx, device).unwrap());
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    loop {
+        refuse(&mut bench, FailureKind::Unreachable);
+        if bench.machine.next_wakeup().unwrap().0 > bench.mono_ms + 20_000 {
+            return bench;
+        }
+        let sent = bench.sent.len();
+        while bench.sent.len() == sent {
+            until_due(&mut bench, 16 * MINUTE).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_network_is_metered_when_it_was_said_and_until_the_contrary_is() {
+    let mut bench = Bench::new();
+    assert!(!bench.machine.is_metered(), "nobody has said so");
+    for (news, is_metered) in [
+        (DeviceState::metered(true), true),
+        (DeviceState::online(true), true),
+        (DeviceState::metered(false), false),
+    ] {
+        bench.step(|step, tx| step.device_changed(tx, &news).unwrap());
+        assert_eq!(bench.machine.is_metered(), is_metered, "{news:?}");
+    }
+}
+
+#[test]
+fn of_all_news_of_the_device_only_a_network_that_is_back_ends_a_wait() {
+    let charging = DeviceState { charging: Some(true), ..DeviceState::default() };
+    let (online, offline) = (DeviceState::online(true), DeviceState::online(false));
+    for (before, news, ends) in [
+        (DeviceState::default(), online, false),
+        (online, offline, false),
+        (online, charging, false),
+        (offline, charging, false),
+        (offline, online, true),
+    ] {
+        let mut bench = waiting_long(&before);
+        let sent = bench.sent.len();
+        bench.step(|step, tx| step.device_changed(tx, &news).unwrap());
+        bench.wait(AutoConfig::default().spread);
+        bench.run();
+        assert_eq!(bench.sent.len() > sent, ends, "{before:?}, then {news:?}");
+    }
+}
+
+/// Its monotonic clock stood still while the wall clock went on.
+#[test]
+fn a_device_that_wakes_from_sleep_tries_soon_what_waits_for_the_network() {
+    let mut bench = waiting_long(&DeviceState::default());
+    let sent = bench.sent.len();
+    bench.wall_ms += 8 * 3_600_000;
+    bench.wait(SECOND);
+    bench.wait(AutoConfig::default().spread);
+    bench.run();
+    assert_eq!(bench.sent.len(), sent + 1);
+}
+
+#[test]
+fn an_app_that_comes_back_to_the_screen_reads_and_one_that_was_there_does_not() {
+    let foreground = |on| DeviceState { foreground: Some(on), ..DeviceState::default() };
+    for (before, news, reads) in [
+        (None, true, false),
+        (Some(true), true, false),
+        (Some(true), false, false),
+        (Some(false), true, true),
+    ] {
+        let mut bench = automatic_with(AutoConfig::default(), with_feed());
+        let state = before.map_or(DeviceState::default(), foreground);
+        bench.step(|step, tx| step.device_changed(tx, &state).unwrap());
+        bench.page(Vec::new(), "1", false);
+        bench.step(|step, tx| step.device_changed(tx, &foreground(news)).unwrap());
+        bench.run();
+        assert_eq!(bench.pages.len(), 1 + usize::from(reads), "{before:?}, then {news}");
+        assert_eq!(bench.machine.device().foreground, Some(news));
+    }
+}
+
+/// A run that has read, or has sent, was no idle one.
+#[test]
+fn a_change_goes_as_soon_after_many_runs_as_after_none() {
+    let mut bench = automatic_with(AutoConfig::default(), with_feed());
+    for n in 1..=12 {
+        bench.page(Vec::new(), &n.to_string(), false);
+        bench.step(|step, _| step.backend_called());
+        bench.wait(AutoConfig::default().spread);
+        bench.run();
+    }
+    bench.page(Vec::new(), "13", false);
+    for n in 0..12 {
+        bench.enqueue(note(&n.to_string())).unwrap();
+        bench.wait(AutoConfig::default().debounce);
+        assert_eq!(bench.sent.len(), n + 1);
+        let batch = bench.last_sent();
+        bench.apply(&batch, "1");
+    }
+}
+
+#[test]
+fn it_looks_for_what_other_processes_leave_only_while_it_runs_by_itself_and_is_awake() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.machine.look_every(), None);
+    let every = Some(7 * SECOND);
+    bench.step(|step, _| step.run_by_itself(AutoConfig { look_every: every, ..AutoConfig::default() }));
+    assert_eq!(bench.machine.look_every(), every);
+    bench.step(|step, _| step.suspend());
+    assert_eq!(bench.machine.look_every(), None);
+    bench.step(|step, _| step.resume_app());
+    assert_eq!(bench.machine.look_every(), every);
+    bench.step(|step, _| step.run_on_demand());
+    assert_eq!(bench.machine.look_every(), None);
+}
+
+/// Who is back knows nothing of what was tried meanwhile: it is tried at once, and the backend is read.
+#[test]
+fn an_app_that_is_resumed_tries_at_once_what_waits_for_the_network() {
+    let mut bench = waiting_long(&DeviceState::default());
+    bench.step(|step, _| step.suspend());
+    let sent = bench.sent.len();
+    bench.step(|step, _| step.resume_app());
+    assert_eq!(bench.sent.len(), sent + 1);
+}
+
+#[test]
+fn a_network_that_is_back_is_used_to_read_too() {
+    let mut bench = reading();
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(false)).unwrap());
+    bench.wait(MINUTE);
+    assert_eq!(bench.pages.len(), 1);
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(true)).unwrap());
+    bench.wait(AutoConfig::default().spread);
+    bench.run();
+    assert_eq!(bench.pages.len(), 2);
+}
+
+/// Runs in a row that find nothing to do make the next one wait; a wait that news of the world outside ends.
+#[test]
+fn many_idle_runs_make_the_next_one_wait_until_the_app_or_the_network_is_back() {
+    let online = DeviceState::online;
+    for news in ["nothing", "the app", "the network"] {
+        let mut bench = automatic();
+        bench.step(|step, tx| step.device_changed(tx, &online(false)).unwrap());
+        for _ in 0..12 {
+            bench.session(SessionEnd::OnePass, Directions::PushOnly);
+        }
+        bench.enqueue(note("a")).unwrap();
+        bench.wait(SECOND);
+        assert!(bench.sent.is_empty());
+        match news {
+            "the app" => bench.step(|step, _| step.resume_app()),
+            "the network" => bench.step(|step, tx| step.device_changed(tx, &online(true)).unwrap()),
+            _ => {}
+        }
+        bench.wait(AutoConfig::default().spread);
+        bench.run();
+        assert_eq!(bench.sent.len(), usize::from(news != "nothing"), "{news}");
+        while bench.sent.is_empty() {
+            until_due(&mut bench, 16 * MINUTE).expect("no longer than the cap");
+        }
+    }
+}
+
+#[test]
+fn a_reading_that_was_cut_short_goes_on_at_once() {
+    let mut bench = automatic_with(AutoConfig::default(), with_feed());
+    bench.page(Vec::new(), "1", true);
+    assert_eq!(bench.pages.len(), 2);
+    bench.step(|step, _| step.stop_session());
+    bench.run();
+    assert_eq!(bench.pages.len(), 3, "there was more to read");
+}
+
+/// After a failed commit, or for another account: whoever slept sleeps, and whoever ran begins with a run.
+#[test]
+fn a_machine_that_follows_runs_by_itself_as_the_one_before() {
+    for (was_automatic, was_asleep, runs) in [(true, false, true), (true, true, false), (false, false, false)]
+    {
+        let mut old = Bench::new();
+        if was_automatic {
+            old.step(|step, _| step.run_by_itself(AutoConfig::default()));
+        }
+        if was_asleep {
+            old.step(|step, _| step.suspend());
+        }
+        let mut bench = Bench::of(Config::default(), with_feed());
+        bench.machine.follow(&old.machine);
+        bench.enqueue(note("a")).unwrap();
+        bench.wait(MINUTE);
+        bench.run();
+        let case = format!("by itself: {was_automatic}, asleep: {was_asleep}");
+        assert_eq!((!bench.sent.is_empty(), !bench.pages.is_empty()), (runs, runs), "{case}");
+        assert_eq!(bench.machine.runs_by_itself(), was_automatic, "{case}");
+    }
 }

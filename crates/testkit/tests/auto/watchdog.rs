@@ -79,18 +79,66 @@ fn progress_ends_a_stall_and_nothing_is_told_of_an_empty_queue() {
     assert!(stalls(&bench).is_empty());
 }
 
+/// The queue is never empty here, and a task ends each minute, well or badly.
+#[test]
+fn as_long_as_some_task_ends_now_and_then_nothing_is_stalled() {
+    for is_refused in [false, true] {
+        let mut bench = automatic();
+        let later = Timestamp(bench.wall_ms + 24 * 3600 * 1000);
+        bench.enqueue(note("later").not_before(later)).unwrap();
+        for n in 0..60 {
+            bench.enqueue(note(&n.to_string())).unwrap();
+            bench.wait(MINUTE);
+            let batch = bench.last_sent();
+            if n > 0 {
+                let before = bench.sent[bench.sent.len() - 2].clone();
+                if is_refused {
+                    bench.outcome(&before, &rejected("bad"));
+                } else {
+                    bench.apply(&before, "1");
+                }
+            }
+            assert!(!batch.tasks.is_empty());
+        }
+        assert!(stalls(&bench).is_empty(), "refused: {is_refused}: {:?}", stalls(&bench));
+    }
+}
+
+#[test]
+fn nobody_is_told_of_a_stall_that_did_not_ask_for_runs_or_sleeps() {
+    let mut bench = Bench::new();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(60 * MINUTE);
+    assert!(stalls(&bench).is_empty(), "runs are the app's own affair: {:?}", stalls(&bench));
+
+    let mut bench = automatic_with(AutoConfig::default(), capabilities(EffectClass::OneEffect));
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    bench.wait(8 * MINUTE);
+    bench.step(|step, _| step.suspend());
+    bench.wait(60 * MINUTE);
+    assert!(stalls(&bench).is_empty(), "it sleeps: {:?}", stalls(&bench));
+    bench.step(|step, _| step.resume_app());
+    bench.wait(5 * MINUTE);
+    assert!(stalls(&bench).is_empty(), "it has just woken: {:?}", stalls(&bench));
+    bench.wait(5 * MINUTE);
+    assert_eq!(stalls(&bench).len(), 1);
+}
+
 #[test]
 fn a_jump_of_the_clock_is_told_of_and_a_slow_clock_is_not() {
     let mut bench = automatic();
     bench.wall_ms += 20_000;
     bench.wait(SECOND);
     let jumps = |bench: &Bench| events(bench, |event| matches!(event, Event::ClockJumped { .. }));
+    bench.wall_ms += 29_999;
+    bench.wait(SECOND);
     assert_eq!(jumps(&bench), 0);
-    bench.wall_ms += 3_600_000;
-    bench.wait(SECOND);
-    bench.wall_ms -= 7_200_000;
-    bench.wait(SECOND);
-    assert_eq!(jumps(&bench), 2);
+    for (n, jump_ms) in [(1, 30_000), (2, -30_000), (3, 3_600_000), (4, -7_200_000)] {
+        bench.wall_ms += jump_ms;
+        bench.wait(SECOND);
+        assert_eq!(jumps(&bench), n, "{jump_ms} ms");
+    }
 }
 
 #[test]
@@ -123,6 +171,7 @@ fn how_far_a_run_is_is_told_with_counts_and_bytes() {
     bench.sync();
     for batch in bench.sent.clone() {
         bench.apply(&batch, "1");
+        bench.step(|step, _| step.wake());
     }
     let of = |event: &Event| match event {
         Event::Progress { done, total, bytes } => Some((*done, *total, *bytes)),

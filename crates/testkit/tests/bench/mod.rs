@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of the bench")]
 
 use landfall_core::adapter::{
-    Applied, Capabilities, EffectClass, Outcome, PullPage, PullRequest, PushBatch, PushReply,
+    Applied, CallContext, Capabilities, EffectClass, Outcome, PullPage, PullRequest, PushBatch, PushReply,
 };
 use landfall_core::change::Change;
 use landfall_core::config::{Config, ConflictConfig};
@@ -33,8 +33,10 @@ pub(crate) struct Bench {
     pub(crate) wall_ms: i64,
     pub(crate) mono_ms: u64,
     entropy: u8,
-    me: &'static str,
+    pub(crate) me: &'static str,
     pub(crate) sent: Vec<PushBatch>,
+    /// What every call was given to go with, in order.
+    pub(crate) contexts: Vec<CallContext>,
     pub(crate) pages: Vec<(CallId, PullRequest)>,
     pub(crate) fetches: Vec<(CallId, EntityKey)>,
     pub(crate) probes: Vec<CallId>,
@@ -107,6 +109,7 @@ impl Bench {
             entropy: 1,
             me: "me",
             sent: Vec::new(),
+            contexts: Vec::new(),
             pages: Vec::new(),
             fetches: Vec::new(),
             probes: Vec::new(),
@@ -135,6 +138,13 @@ impl Bench {
         step.finish(&mut *tx).unwrap();
         tx.commit().unwrap();
         for effect in self.machine.apply(step) {
+            if let Effect::Push { context, .. }
+            | Effect::Pull { context, .. }
+            | Effect::Probe { context, .. }
+            | Effect::Fetch { context, .. } = &effect
+            {
+                self.contexts.push(context.clone());
+            }
             match effect {
                 Effect::Push { batch, .. } => self.sent.push(batch),
                 Effect::Pull { call, request, .. } => self.pages.push((call, request)),

@@ -10,7 +10,7 @@ use landfall_core::explain::{Live, Wait, explain};
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::id::TaskId;
 use landfall_core::inspect::{Fate, fate};
-use landfall_core::machine::{Cancelled, Directions, Scope, TaskError};
+use landfall_core::machine::{Cancelled, Directions, Scope, SessionEnd, TaskError};
 use landfall_core::store::Store;
 use landfall_core::task::{StateKind, Verdict};
 use landfall_core::time::Timestamp;
@@ -177,9 +177,10 @@ fn ten_thousand_paused_tasks_do_not_hide_one_that_may_go() {
     }
     bench.enqueue(Change::create("note", "n").set("n", 1)).unwrap();
     bench.step(|step, tx| step.pause(tx, &Scope::Type("photo".into())).unwrap());
-    bench.sync();
+    bench.session(SessionEnd::OnePass, Directions::Both);
     bench.run();
-    assert_eq!(all_sent(&bench), ["n"]);
+    assert_eq!(all_sent(&bench), ["n"], "also in one pass, which waits for nothing");
+    bench.sync();
     bench.step(|step, tx| step.resume(tx, &Scope::Type("photo".into())).unwrap());
     bench.run();
     while let Some(batch) = bench.sent.pop() {
@@ -405,4 +406,47 @@ fn the_app_is_told_what_is_paused_and_what_it_wished_to_cancel() {
     let tells =
         |event: &Event| matches!(event, Event::ControlsChanged(controls) if controls.lanes.contains("l"));
     assert!(bench.events.iter().any(tells));
+}
+
+/// Only the backend's own refusal of the task proves that it has no effect, and will have none by a late copy.
+#[test]
+fn what_was_to_be_cancelled_and_may_have_taken_effect_ends_as_a_dead_letter() {
+    for kind in [FailureKind::Rejected, FailureKind::Forbidden, FailureKind::TooLarge] {
+        for has_a_code in [false, true] {
+            let mut bench = Bench::new();
+            let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+            bench.sync();
+            let batch = bench.last_sent();
+            bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+            bench.step(|step, tx| step.cancel(tx, id(&receipt)).unwrap());
+            bench.wait(Duration::from_secs(60));
+            let batch = bench.last_sent();
+            assert_eq!(bench.sent.len(), 2, "its fate is asked for");
+            let is_proof = has_a_code && kind == FailureKind::Rejected;
+            if is_proof {
+                bench.outcome(&batch, &rejected("bad"));
+            } else {
+                bench.fail(&batch, kind, Delivery::Answered);
+            }
+            let ended = ended(&mut bench, id(&receipt)).map(|entry| entry.verdict);
+            assert_eq!(ended, is_proof.then_some(Verdict::Cancelled), "{kind:?}");
+            assert_eq!(bench.counts().dead, u64::from(!is_proof), "{kind:?}");
+        }
+    }
+}
+
+/// What came from the backend while a change of the record was under way waits for that one's verdict.
+#[test]
+fn a_change_that_is_cancelled_does_not_decide_for_one_that_is_under_way() {
+    let mut bench = Bench::new();
+    bench.hear(theirs("1", r#"{"a":0}"#, "1"));
+    bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    let second = bench.enqueue(Change::update("note", "1").set("b", 2)).unwrap();
+    bench.hear(theirs("1", r#"{"a":0,"c":5}"#, "3"));
+    bench.step(|step, tx| step.cancel(tx, id(&second)).unwrap());
+    assert_eq!(bench.view("1"), r#"{"a":1}"#);
+    bench.apply(&batch, "2");
+    assert_eq!(bench.view("1"), r#"{"a":0,"c":5}"#, "it came after the effect, so it is newer");
 }

@@ -10,7 +10,7 @@ use landfall_core::entity::RemoteEntity;
 use landfall_core::explain::{Live, Wait, explain};
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::id::EntityKey;
-use landfall_core::machine::{Cancelled, EnqueueError, Enqueued};
+use landfall_core::machine::{Cancelled, Directions, EnqueueError, Enqueued, Scope, SessionEnd};
 use landfall_core::merge::rule::{Rules, Strategy};
 use landfall_core::model::{Model, TypeModel};
 use landfall_core::store::Store;
@@ -372,4 +372,40 @@ fn a_reference_to_a_record_that_is_there_waits_for_none_of_its_edits() {
     bench.enqueue(Change::create("note", "n").set("project_id", "p")).unwrap();
     bench.sync();
     assert_eq!(all_sent(&bench), ["p", "n"]);
+}
+
+/// What waited for a parent is no longer held back by anything but the person who decides.
+#[test]
+fn a_child_that_was_paused_and_lost_its_parent_waits_for_a_decision_and_not_for_a_resume() {
+    let mut bench = modelled(projects_and_notes());
+    bench.step(|step, tx| step.pause(tx, &Scope::Type("note".into())).unwrap());
+    bench.enqueue(Change::create("project", "p").set("name", "x")).unwrap();
+    let note = bench.enqueue(Change::create("note", "n").set("text", "x").orphaned(Orphaned::Fail)).unwrap();
+    bench.sync();
+    assert!(task(&mut bench, id(&note)).unwrap().standing.held);
+    bench.enqueue(Change::update("note", "n").set("project_id", "p").orphaned(Orphaned::Fail)).unwrap();
+    let batch = bench.last_sent();
+    assert_eq!(ids(&batch), ["p"]);
+    bench.outcome(&batch, &rejected("bad"));
+    assert_eq!(bench.counts().dead, 2);
+    bench.step(|step, _| step.stop_session());
+    bench.session(SessionEnd::OnePass, Directions::Both);
+    let told = bench.reports.last().and_then(|report| report.waiting_for.clone()).unwrap_or_default();
+    assert!(told.contains("a decision"), "{told}");
+}
+
+/// The backend's state has come while the parent was under way: its refusal makes a conflict of it, and its child waits on.
+#[test]
+fn a_child_of_a_refused_change_that_becomes_a_conflict_waits_for_the_decision() {
+    let mut bench = Bench::ruled(Rules::new(Strategy::Ask));
+    bench.hear(theirs("a", r#"{"n":0}"#, "1"));
+    let parent = bench.enqueue(Change::update("note", "a").set("n", 1)).unwrap();
+    let child = Change::create("note", "b").set("n", 1).depends_on_task(id(&parent)).orphaned(Orphaned::Fail);
+    let child = bench.enqueue(child).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.hear(theirs("a", r#"{"n":9}"#, "2"));
+    bench.outcome(&batch, &rejected("bad"));
+    assert!(matches!(task(&mut bench, id(&parent)).unwrap().state, TaskState::Conflict));
+    assert!(matches!(task(&mut bench, id(&child)).unwrap().state, TaskState::Pending { .. }));
 }

@@ -312,6 +312,18 @@ fn an_edit_that_left_under_the_servers_name_is_seen_under_the_apps() {
     bench.outcome(&sent, &applied("2"));
     assert_eq!(bench.view("n"), r#"{"a":1,"b":2}"#);
 
+    // What leaves in the very step of the verdict is made on what the verdict tells.
+    let (mut bench, sent, _) = at_work();
+    bench.step(|step, tx| {
+        step.enqueue(tx, Change::update("note", "n").set("b", 3)).unwrap();
+        step.pushed(tx, sent.call, &Ok(crate::bench::reply(&sent, &applied("2")))).unwrap();
+    });
+    assert!(
+        bench.last_payload().contains(r#""base_version":"2","fields":{"b":3}"#),
+        "{}",
+        bench.last_payload()
+    );
+
     let (mut bench, sent, edit) = at_work();
     bench.outcome(&sent, &super::rejected("no"));
     assert_eq!(bench.view("n"), r#"{"a":1,"b":2}"#, "a dead letter is seen like any other");

@@ -89,6 +89,40 @@ fn what_expires_unsent_ends_in_the_journal_with_its_payload_and_is_told() {
 }
 
 #[test]
+fn each_of_several_expires_at_its_own_time_in_whatever_order_they_came() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "stays").set("n", 1)).unwrap();
+    for minutes in [30, 10, 20] {
+        let at = Timestamp(bench.wall_ms).after(Duration::from_secs(minutes * 60));
+        bench.enqueue(Change::create("note", format!("in {minutes}")).set("n", 1).expires_at(at)).unwrap();
+    }
+    for left in [4, 3, 2, 1] {
+        assert_eq!(bench.counts().pending, left, "after {} ms", bench.mono_ms);
+        let due = bench.machine.next_wakeup().map_or(600_000, |due| due.0 - bench.mono_ms);
+        assert!(due <= 600_000, "it wakes for the first of them by itself");
+        bench.wait(Duration::from_secs(600));
+    }
+    assert_eq!(bench.counts().pending, 1);
+}
+
+#[test]
+fn a_damaged_row_whose_time_is_over_is_set_apart_and_the_others_expire() {
+    let mut bench = Bench::new();
+    let at = Timestamp(bench.wall_ms + 60_000);
+    let expiring = |id: &str| Change::create("note", id).set("n", 1).expires_at(at);
+    let damaged = bench.enqueue(expiring("damaged")).unwrap();
+    let whole = bench.enqueue(expiring("whole")).unwrap();
+    assert!(bench.store.damage(id(&damaged)));
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(bench.verdict(whole), Some(Verdict::Expired));
+    assert_eq!((bench.counts().dead, bench.counts().total()), (1, 1));
+    assert!(
+        bench.machine.next_wakeup().is_none_or(|due| due.0 > bench.mono_ms + 1_000),
+        "nothing more is due"
+    );
+}
+
+#[test]
 fn what_was_sent_does_not_expire_before_its_fate_is_known() {
     let mut bench = Bench::new();
     let at = Timestamp(bench.wall_ms + 60_000);
