@@ -8,7 +8,7 @@ use crate::entity::Base;
 use crate::id::{EntityKey, TaskId};
 use crate::task::Orphaned;
 use crate::time::Timestamp;
-use crate::value::{Fields, Value, ValueError};
+use crate::value::{Fields, Number, Value, ValueError};
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -407,14 +407,23 @@ fn check_name(what: &'static str, name: &str, limit: usize) -> Result<(), Invali
     Ok(())
 }
 
-/// A lower bound of a value's length as JSON, without writing it.
+/// A lower bound of a value's length as JSON, without writing it: of what is escaped, and of fractions, it is less.
 fn size(value: &Value) -> usize {
+    // Two brackets, and a comma between two items.
+    let around = |items: usize| 2 + items.saturating_sub(1);
     match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+        Value::Null | Value::Bool(true) => 4,
+        Value::Bool(false) => 5,
+        Value::Number(Number::Integer(n)) => {
+            let digits = n.unsigned_abs().checked_ilog10().map_or(1, |tens| tens as usize + 1);
+            digits + usize::from(*n < 0)
+        }
+        Value::Number(Number::Float(_)) => 3,
         Value::Text(text) => text.len() + 2,
-        Value::List(items) => 2 + items.iter().map(|item| size(item) + 1).sum::<usize>(),
-        Value::Object(fields) => {
-            2 + fields.0.iter().map(|(name, item)| name.len() + size(item) + 4).sum::<usize>()
+        Value::List(items) => around(items.len()) + items.iter().map(size).sum::<usize>(),
+        Value::Object(Fields(fields)) => {
+            let inside: usize = fields.iter().map(|(name, item)| name.len() + 3 + size(item)).sum();
+            around(fields.len()) + inside
         }
     }
 }
@@ -543,5 +552,39 @@ mod tests {
         let change = Change::update("note", "1").set("a", 1).unset("a").unset("b").set("b", 2);
         assert_eq!(change.intent.fields, Fields::from([("b", 2)]));
         assert!(change.intent.unset.iter().eq(["a"]));
+    }
+
+    #[test]
+    fn a_change_is_never_taken_for_larger_than_its_json_is() {
+        let limits = Limits { change_bytes: 0, ..Limits::default() };
+        let told = |text: &str| {
+            let change = Change::update("note", "1").set("f", Value::parse(text).unwrap());
+            match change.check(&limits) {
+                Err(InvalidChange::TooLarge { bytes, .. }) => bytes - "f".len(),
+                other => panic!("{text}: {other:?}"),
+            }
+        };
+        for text in [
+            "null",
+            "true",
+            "false",
+            "0",
+            "7",
+            "-10",
+            "18446744073709551615",
+            "\"\"",
+            "\"words\"",
+            "[]",
+            "[1]",
+            "[1,22,[333]]",
+            "{}",
+            "{\"name\":1}",
+            "{\"a\":[],\"b\":{\"c\":\"d\"},\"e\":false}",
+        ] {
+            assert_eq!(told(text), text.len(), "{text}");
+        }
+        for text in ["0.5", "-0.123456", "1e300", "\"\\n\"", "{\"\\\"\":1}"] {
+            assert!(told(text) <= text.len() && told(text) > 0, "{text}");
+        }
     }
 }

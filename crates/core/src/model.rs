@@ -413,8 +413,9 @@ mod tests {
         );
         let mut intent = Intent::new(Operation::Update);
         intent.unset("a");
+        intent.unset("old");
         rules.apply(&mut intent);
-        assert!(intent.unset.iter().eq(["b"]));
+        assert!(intent.unset.iter().eq(["b"]), "what there is no more is not unset either");
         let mut intent = Intent::new(Operation::Create);
         rules.apply(&mut intent);
         assert_eq!(intent.fields.to_json(), r#"{"kind":"plain"}"#);

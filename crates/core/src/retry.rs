@@ -100,9 +100,11 @@ mod tests {
     #[test]
     fn a_fleet_does_not_come_back_at_once() {
         let config = RetryConfig::default();
-        let waits: alloc::collections::BTreeSet<_> =
-            (0..1000_u32).map(|n| backoff(&config, &n.to_be_bytes(), 8, Jitter::Full, None)).collect();
-        assert!(waits.len() > 950, "{} different waits of 1000", waits.len());
+        for jitter in [Jitter::Full, Jitter::Equal] {
+            let waits: alloc::collections::BTreeSet<_> =
+                (0..1000_u32).map(|n| backoff(&config, &n.to_be_bytes(), 8, jitter, None)).collect();
+            assert!(waits.len() > 950, "{} different waits of 1000", waits.len());
+        }
     }
 
     #[test]

@@ -404,6 +404,8 @@ mod tests {
             ("[1,{\"a\":2}]", "[1,{\"a\":2.0}]", false),
             ("{\"a\":1,\"b\":null}", "{\"b\":null,\"a\":1}", true),
             ("-0.0", "0.0", false),
+            ("[1,\"a\"]", "[1,\"a\"]", true),
+            ("[[],1.0]", "[[],1]", false),
         ];
         for (a, b, alike) in rows {
             let (a, b) = (Value::parse(a).unwrap(), Value::parse(b).unwrap());
@@ -481,5 +483,16 @@ mod tests {
     #[test]
     fn absent_differs_from_null() {
         assert_ne!(Fields::parse(r#"{"a":null}"#), Fields::parse("{}"));
+    }
+
+    #[test]
+    fn values_are_shown_as_they_are_written() {
+        for text in ["null", "true", "-1", "1.0", "\"a\"", "[1, \"b\"]", "{\"a\": [2], \"b\": {\"c\": null}}"]
+        {
+            let value = Value::parse(text).unwrap();
+            assert_eq!(alloc::format!("{value:?}"), text);
+        }
+        let fields = Fields::parse("{\"a\":1}").unwrap();
+        assert_eq!(alloc::format!("{fields:?} {:?}", Number::Float(0.5)), "{\"a\": 1} 0.5");
     }
 }

@@ -115,6 +115,7 @@ fn every_rule_in_and_out_of_its_element() {
         ("counter", L, "10", "12", "12", "14", Merged, None),
         ("counter", L, "10", "7", "10.0", "7", Local, None), // never reached: only one side changed
         ("counter", L, "∅", "2", "3", "5", Merged, None),
+        ("counter", L, "∅", "2", "2", "4", Merged, None),
         ("counter", L, "0", "18446744073709551615", "1", "18446744073709551615", Local, Some(Overflow)),
         ("counter", R, "0", "1.5", "1", "1", Remote, Some(WrongKind)),
         ("counter", L, "?", "2", "3", "2", Local, Some(NoBase)),
@@ -389,4 +390,24 @@ fn objects_are_taken_apart_down_to_a_bound() {
     let merged = merge::fields(BaseFields::Whole(&base), &local, &remote, rules.of("t"), None);
     assert_eq!(merged.fields, local);
     assert_eq!(merged.conflicts[0].path.0.len(), 128);
+}
+
+/// Two that both counted from one number have counted twice; of other sides that agree nothing can be added up.
+#[test]
+fn two_sides_that_agree_are_no_conflict_where_nothing_can_be_counted() {
+    let rows = [
+        ("?", "2"),
+        ("1", "1"),
+        ("1.5", "2"),
+        ("null", "2"),
+        ("1", "2.5"),
+        ("1", "\"two\""),
+        ("1", "∅"),
+        ("0", "18446744073709551615"),
+    ];
+    for (base, both) in rows {
+        let merged = merge_field(&with("counter"), base, both, both, Some(Side::Local));
+        assert_eq!(merged.fields, field(both), "{base} {both}");
+        assert!(merged.conflicts.is_empty() && merged.still_dirty.is_empty(), "{base} {both}: {merged:?}");
+    }
 }

@@ -12,7 +12,7 @@ use landfall_core::entity::{Base, Body, RemoteEntity};
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::{EntityKey, Entropy, Version};
-use landfall_core::machine::{Effect, Enqueued, Leadership, SessionEnd};
+use landfall_core::machine::{Cancelled, Effect, Enqueued, Leadership, Machine, SessionEnd};
 use landfall_core::store::{ConflictQuery, Store};
 use landfall_core::task::{TaskState, Verdict};
 use landfall_core::time::{Mono, Now, Timestamp};
@@ -579,4 +579,84 @@ fn every_change_that_is_taken_gives_out_a_time_and_nothing_else_does() {
         step.newest_time()
     });
     assert_eq!((heard, made.is_some()), (None, true));
+}
+
+/// Two processes may call themselves the same; by the number of its lease each of them is one of its own.
+#[test]
+fn every_new_holder_of_the_lease_has_a_higher_number_also_one_of_the_same_name() {
+    let mut bench = Bench::new();
+    let fence = |bench: &mut Bench| bench.store.begin().unwrap().lease().unwrap().unwrap().fence;
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let (first, batch) = (fence(&mut bench), bench.last_sent());
+    let stale = bench.machine.clone();
+    bench.crash();
+    bench.sync();
+    assert!(fence(&mut bench) > first);
+    // The first one was only stopped: what it hears is not its own any more.
+    std::mem::swap(&mut bench.machine, &mut stale.clone());
+    bench.outcome(
+        &batch,
+        &Outcome::Rejected(Rejection { code: "no".into(), message: "no".into(), answer: None }),
+    );
+    assert!(bench.events.contains(&Event::LeaseLost));
+    assert_eq!((bench.counts().in_flight, bench.counts().dead), (1, 0), "it belongs to the new holder");
+}
+
+/// Of what a process had under way when it died nobody knows how far it got, however the next try ends.
+#[test]
+fn what_a_dead_process_had_under_way_stays_of_unknown_fate_until_the_backend_speaks() {
+    let mut bench = Bench::new();
+    let receipt = bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    bench.crash();
+    bench.sync();
+    let again = bench.last_sent();
+    assert_eq!((bench.sent.len(), again.tasks[0].attempt), (2, 1), "it has left once already");
+    bench.fail(&again, FailureKind::Unreachable, Delivery::NotSent);
+    let task = bench.tasks().remove(0);
+    assert!(matches!(task.state, TaskState::Unknown { .. }), "{task:?}");
+    let cancelled = bench.step(|step, tx| step.cancel(tx, receipt.task.unwrap()).unwrap());
+    assert_eq!(cancelled, Cancelled::Requested, "it may have taken effect");
+}
+
+/// Another machine on the same store, which looks again and again whether it may lead.
+fn rival_leads(bench: &mut Bench, rival: &mut Machine, gone: bool) -> Leadership {
+    let now = Now { wall: Timestamp(bench.wall_ms), mono: Mono(bench.mono_ms) };
+    let mut step = rival.step(now, Entropy([77; 32]));
+    let mut tx = bench.store.begin().unwrap();
+    step.start_session(SessionEnd::OnePass);
+    let answer = step.lead(&mut *tx, "rival", &|_| gone).unwrap();
+    step.finish(&mut *tx).unwrap();
+    tx.commit().unwrap();
+    rival.apply(step);
+    answer
+}
+
+/// It waits for a call that takes long, or for a backend that asked for calm: it lives, and says so in time.
+#[test]
+fn a_holder_that_lives_is_never_taken_over_however_little_it_does() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let mut rival = open(&mut bench.store, Config::default(), capabilities(EffectClass::OneEffect), 9);
+    let end = bench.mono_ms + 60_000;
+    while bench.mono_ms < end {
+        bench.pass(Duration::from_millis(200));
+        assert!(matches!(rival_leads(&mut bench, &mut rival, false), Leadership::Elsewhere { .. }));
+        bench.run();
+    }
+    assert!(bench.machine.leads());
+}
+
+#[test]
+fn who_has_lost_the_lease_reads_nothing_more() {
+    let mut bench = Bench::reading();
+    bench.sync();
+    let (call, _) = bench.pages.last().cloned().expect("a page is asked for");
+    let mut rival = open(&mut bench.store, Config::default(), bench::with_feed(), 9);
+    assert_eq!(rival_leads(&mut bench, &mut rival, true), Leadership::Held);
+    bench.wait(Config::default().lease.term);
+    assert!(bench.events.contains(&Event::LeaseLost));
+    assert!(bench.cancelled.contains(&call), "its answer would be worth nothing");
 }

@@ -643,3 +643,18 @@ fn the_suite_notices_every_fault() {
         assert!(named > 0, "no case of the suite noticed {fault:?}");
     }
 }
+
+#[test]
+fn what_was_rolled_back_leaves_no_trace_in_the_positions() {
+    let mut store = MemoryStore::default();
+    let next = |store: &mut MemoryStore| store.begin().unwrap().next_seq().unwrap();
+    let first = next(&mut store);
+    assert_eq!(next(&mut store), first, "the transaction was dropped");
+    let mut tx = store.begin().unwrap();
+    let point = tx.savepoint().unwrap();
+    assert_eq!(tx.next_seq().unwrap(), first);
+    tx.rollback_to(point).unwrap();
+    assert_eq!(tx.next_seq().unwrap(), first);
+    tx.commit().unwrap();
+    assert!(next(&mut store) > first);
+}

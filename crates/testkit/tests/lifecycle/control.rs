@@ -254,4 +254,29 @@ fn what_became_of_a_write_is_known_also_through_retries_and_restarts() {
     assert_eq!(of(&mut bench), Fate::Done { verdict: Verdict::Applied, version: Some("4".into()) });
     let nobody = TaskId::parse("00000000-0000-0000-0000-000000000001").unwrap();
     assert_eq!(fate(&*bench.store.begin().unwrap(), nobody).unwrap(), Fate::Unknown);
+    let cancelled = bench.enqueue(Change::update("note", "a").set("n", 2)).unwrap();
+    bench.step(|step, tx| step.cancel(tx, id(&cancelled)).unwrap());
+    let of = fate(&*bench.store.begin().unwrap(), id(&cancelled)).unwrap();
+    assert_eq!(of, Fate::GivenUp { verdict: Verdict::Cancelled });
+    assert!(!of.may_change());
+}
+
+#[test]
+fn what_is_due_this_very_moment_waits_for_nothing_but_a_run() {
+    let mut bench = Bench::new();
+    let until = Timestamp(bench.wall_ms + 60_000);
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1).not_before(until)).unwrap();
+    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::NotBefore { until }]);
+    bench.pass(Duration::from_millis(60_000));
+    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync]);
+}
+
+#[test]
+fn one_task_in_the_way_is_named_once_however_many_orders_it_is_part_of() {
+    let mut bench = Bench::new();
+    let first = bench.enqueue(Change::create("note", "a").set("n", 1).lane("l")).unwrap();
+    bench.sync();
+    let behind = bench.enqueue(Change::update("note", "a").set("n", 2).lane("l")).unwrap();
+    let waits = why(&mut bench, id(&behind), &Live::default());
+    assert!(matches!(&waits[..], [Wait::EarlierChange(blocker)] if blocker.task == id(&first)), "{waits:?}");
 }

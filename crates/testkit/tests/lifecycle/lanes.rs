@@ -1,7 +1,7 @@
 //! Lanes are independent, and what a dead letter holds up is the app's to say (G4, G5).
 
 use super::{all_sent, answer_each, ended, id, ids, modelled, of_type, rejected, task};
-use crate::bench::{Bench, applied};
+use crate::bench::{Bench, applied, theirs};
 use landfall_core::change::Change;
 use landfall_core::explain::{Live, Wait, explain};
 use landfall_core::failure::FailureKind;
@@ -194,4 +194,21 @@ fn a_letter_whose_field_the_backend_has_changed_does_not_overwrite_it_unseen() {
     assert_eq!(conflict.task_id, id(&dead));
     assert_eq!(conflict.fields.len(), 1, "what the rule set aside is on record");
     assert!(matches!(task(&mut bench, id(&dead)).unwrap().state, TaskState::Dead { .. }));
+}
+
+/// What was passed comes to lie on top again when what has passed it is confirmed: it may still be taken up again.
+#[test]
+fn a_confirmed_change_comes_to_lie_under_the_dead_letter_that_it_has_passed() {
+    let mut bench = modelled(Model { when_dead: WhenDead::Skip, ..Model::default() });
+    bench.hear(theirs("a", r#"{"n":0}"#, "1"));
+    bench.enqueue(Change::update("note", "a").set("n", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &rejected("bad"));
+    bench.enqueue(Change::update("note", "a").set("n", 2)).unwrap();
+    assert_eq!(bench.view("a"), r#"{"n":2}"#);
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "2");
+    assert_eq!(bench.view("a"), r#"{"n":1}"#);
 }

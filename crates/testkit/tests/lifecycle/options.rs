@@ -193,6 +193,30 @@ fn tasks_are_found_by_tag_type_state_and_record_page_by_page() {
     assert_eq!(find_tasks(&*tx, &one, 0, 10).unwrap().page.tasks.len(), 1);
 }
 
+/// A row that cannot be read may be one of those that are asked for: it is told, once, and hides nothing behind it.
+#[test]
+fn damaged_rows_are_told_with_the_page_on_which_they_lie() {
+    let mut bench = Bench::new();
+    let tasks: Vec<_> = (0..6)
+        .map(|n| id(&bench.enqueue(Change::create("note", n.to_string()).set("n", n)).unwrap()))
+        .collect();
+    for damaged in [tasks[1], tasks[4]] {
+        assert!(bench.store.damage(damaged));
+    }
+    let tx = bench.store.begin().unwrap();
+    for filter in [
+        TaskFilter::default(),
+        TaskFilter { state: Some(StateKind::Pending), ..TaskFilter::default() },
+        TaskFilter { entity_type: Some("note".into()), ..TaskFilter::default() },
+    ] {
+        let first = find_tasks(&*tx, &filter, 0, 2).unwrap();
+        let second = find_tasks(&*tx, &filter, first.next.unwrap(), 100).unwrap();
+        let found = |page: &landfall_core::store::Page| (page.tasks.len(), page.damaged.len());
+        assert_eq!((found(&first.page), found(&second.page)), ((2, 1), (2, 1)), "{filter:?}");
+        assert_eq!(second.next, None);
+    }
+}
+
 #[test]
 fn a_large_change_waits_for_an_unmetered_network() {
     let mut bench = Bench::new();
