@@ -587,4 +587,15 @@ mod tests {
             assert!(told(text) <= text.len() && told(text) > 0, "{text}");
         }
     }
+
+    #[test]
+    fn an_operation_reads_back_its_word_and_no_other() {
+        for operation in Operation::ALL {
+            assert_eq!(Operation::parse(operation.as_str()), Some(operation));
+            assert_eq!(serde_json::to_string(&operation).unwrap(), alloc::format!("\"{operation}\""));
+        }
+        for word in ["", "Create", "remove", "create "] {
+            assert_eq!(Operation::parse(word), None);
+        }
+    }
 }

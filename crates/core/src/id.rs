@@ -282,4 +282,11 @@ mod tests {
             assert_eq!(IdempotencyKey::parse(bad), Err(InvalidId));
         }
     }
+
+    #[test]
+    fn a_fingerprint_is_shown_by_its_first_digits_and_entropy_not_at_all() {
+        let shown = alloc::format!("{:?}", Fingerprint::of(b""));
+        assert_eq!(shown, "e3b0c442", "as every other program shows the SHA-256 of nothing");
+        assert_eq!(alloc::format!("{:?}", Entropy([7; 32])), "Entropy(..)", "ids are made of it");
+    }
 }

@@ -538,3 +538,21 @@ pub enum StoreError {
     #[error("the store is closed")]
     Closed,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_the_feed_was_read_comes_back_from_a_row_as_it_was() {
+        let begun = PullState { reading: 2, asks: 3, sweep: true, again: true, ..PullState::default() };
+        for state in [PullState::default(), PullState { cursor: Some("7".into()), ..begun.clone() }, begun] {
+            let row = serde_json::to_string(&state).unwrap();
+            assert_eq!(serde_json::from_str::<PullState>(&row).unwrap(), state, "{row}");
+        }
+        // Rows from before there was a look for missing records are read, and are written as they were.
+        let old = r#"{"cursor":"7","reading":1,"sweep":false,"types":["note"]}"#;
+        let state: PullState = serde_json::from_str(old).unwrap();
+        assert_eq!(serde_json::to_string(&state).unwrap(), old);
+    }
+}

@@ -491,6 +491,10 @@ mod tests {
         let read = |word: &str| serde_json::from_str(&alloc::format!("\"{word}\"")).unwrap();
         let verdicts: Vec<Verdict> = words.into_iter().map(read).collect();
         assert_eq!(verdicts, Verdict::ALL, "the same word in a row, in JSON and on the screen");
+        for orphaned in Orphaned::ALL {
+            let word = alloc::format!("\"{}\"", orphaned.as_str());
+            assert_eq!(serde_json::from_str::<Orphaned>(&word).unwrap(), orphaned, "{word}");
+        }
     }
 
     #[test]

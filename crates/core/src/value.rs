@@ -299,13 +299,14 @@ impl Serialize for Fields {
     }
 }
 
-struct ValueVisitor;
+/// Reads any value; in the place of another one it says what was expected.
+struct ValueVisitor(&'static str);
 
 impl<'de> Visitor<'de> for ValueVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+        f.write_str(self.0)
     }
     fn visit_unit<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
@@ -352,13 +353,13 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+        deserializer.deserialize_any(ValueVisitor("a JSON value"))
     }
 }
 
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_map(ValueVisitor)? {
+        match deserializer.deserialize_map(ValueVisitor("a JSON object"))? {
             Value::Object(fields) => Ok(fields),
             _ => Err(de::Error::custom("expected an object")),
         }
@@ -494,5 +495,11 @@ mod tests {
         }
         let fields = Fields::parse("{\"a\":1}").unwrap();
         assert_eq!(alloc::format!("{fields:?} {:?}", Number::Float(0.5)), "{\"a\": 1} 0.5");
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_fields_is_named_and_what_should() {
+        let error = serde_json::from_str::<Fields>("7").unwrap_err().to_string();
+        assert!(error.contains("integer `7`") && error.contains("expected a JSON object"), "{error}");
     }
 }

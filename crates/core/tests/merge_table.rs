@@ -411,3 +411,14 @@ fn two_sides_that_agree_are_no_conflict_where_nothing_can_be_counted() {
         assert!(merged.conflicts.is_empty() && merged.still_dirty.is_empty(), "{base} {both}: {merged:?}");
     }
 }
+
+#[test]
+fn what_is_never_taken_apart_is_not_counted_inside_either() {
+    for (whole, result) in [("immutable", "2"), ("custom(nobody)", "2"), ("lww", "3")] {
+        let mut rules = with(whole);
+        rules.declare("t.f.n=counter").unwrap();
+        let of = |n: &str| format!(r#"{{"n":{n}}}"#);
+        let merged = merge_field(&rules, &of("1"), &of("2"), &of("2"), Some(Side::Local));
+        assert_eq!(merged.fields, field(&of(result)), "{whole}");
+    }
+}

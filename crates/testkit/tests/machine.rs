@@ -581,6 +581,34 @@ fn every_change_that_is_taken_gives_out_a_time_and_nothing_else_does() {
     assert_eq!((heard, made.is_some()), (None, true));
 }
 
+/// Whoever drives the machine may ask for the lease as often as it likes.
+#[test]
+fn who_holds_the_lease_and_asks_for_it_again_loses_nothing_that_is_under_way() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let lease = bench.store.begin().unwrap().lease().unwrap();
+    let answer = bench.step(|step, tx| step.lead(tx, "me", &|_| true).unwrap());
+    assert_eq!(answer, Leadership::Held);
+    assert_eq!(bench.store.begin().unwrap().lease().unwrap(), lease);
+    assert_eq!((bench.counts().in_flight, bench.sent.len()), (1, 1));
+}
+
+/// The app did not hear whether its change was taken, and hands it in once more.
+#[test]
+fn a_change_that_repeats_one_of_unknown_outcome_makes_no_second_task() {
+    let mut bench = Bench::new();
+    let first = bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    let repeat = |n: i32| Change::create("note", "1").set("a", n).repeat_of(first.task.unwrap());
+    let again = bench.enqueue(repeat(1)).unwrap();
+    assert_eq!((again.task, again.outcome), (first.task, Enqueued::Repeated));
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(bench.enqueue(repeat(1)).unwrap().outcome, Enqueued::Repeated, "also when it has ended");
+    assert_eq!(bench.counts().total(), 0);
+}
+
 /// Two processes may call themselves the same; by the number of its lease each of them is one of its own.
 #[test]
 fn every_new_holder_of_the_lease_has_a_higher_number_also_one_of_the_same_name() {

@@ -658,3 +658,52 @@ fn what_was_rolled_back_leaves_no_trace_in_the_positions() {
     tx.commit().unwrap();
     assert!(next(&mut store) > first);
 }
+
+/// A store of the shortest kind: what need not be written is not.
+#[derive(Debug)]
+struct Shortest(MemoryStore);
+
+impl Store for Shortest {
+    fn begin(&mut self) -> Result<Box<dyn StoreTx + '_>, StoreError> {
+        self.0.begin()
+    }
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        self.0.reopen()
+    }
+}
+
+#[test]
+fn a_store_that_says_nothing_of_identities_keeps_one_queue_and_says_so() {
+    let mut store = Shortest(MemoryStore::default());
+    assert_eq!(store.identity(), None);
+    store.switch_identity(None).unwrap();
+    assert!(matches!(store.switch_identity(Some("ann")), Err(StoreError::Misuse(_))));
+    assert_eq!(store.identity(), None);
+    let mut tx = store.begin().unwrap();
+    let seq = tx.next_seq().unwrap();
+    tx.put_task(&landfall_testkit::conformance::store::samples::task(seq, &EntityKey::new("note", "1"))).unwrap();
+    tx.commit().unwrap();
+    let queues = store.identities().unwrap();
+    assert_eq!(queues.iter().map(|(name, counts)| (name.as_deref(), counts.total())).collect::<Vec<_>>(), [(None, 1)]);
+    assert!(store.changed_elsewhere().unwrap(), "it cannot tell, so somebody looks");
+    // Nor does anybody else leave changes in it.
+    let mut tx = store.begin().unwrap();
+    assert!(tx.incoming(10).unwrap().is_empty());
+    assert!(matches!(tx.remove_incoming(1), Err(StoreError::Misuse(_))));
+    assert!(matches!(tx.refuse_incoming(1, "why"), Err(StoreError::Misuse(_))));
+}
+
+#[test]
+fn the_memory_store_says_whose_queue_is_open_and_how_much_is_in_it_but_not_what() {
+    let mut store = MemoryStore::default();
+    assert_eq!(store.identity(), None);
+    store.switch_identity(Some("ann")).unwrap();
+    assert_eq!(store.identity(), Some("ann"));
+    let mut tx = store.begin().unwrap();
+    let seq = tx.next_seq().unwrap();
+    tx.put_task(&landfall_testkit::conformance::store::samples::task(seq, &EntityKey::new("note", "hidden"))).unwrap();
+    assert!(format!("{tx:?}").contains("steps"));
+    tx.commit().unwrap();
+    let shown = format!("{store:?}");
+    assert!(shown.contains("pending: 1") && !shown.contains("hidden"), "{shown}");
+}

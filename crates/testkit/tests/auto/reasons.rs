@@ -47,6 +47,8 @@ fn the_next_run_and_its_time() {
     let receipt = bench.enqueue(note("a")).unwrap();
     let at = Timestamp(bench.wall_ms + 200);
     assert_eq!(waits(&mut bench, &receipt), [Wait::NextRun { at }]);
+    let until = one(&mut bench, &receipt, |wait| matches!(wait, Wait::NextRun { .. }));
+    assert_eq!(until, Some(Duration::from_millis(200)));
     bench.wait(SECOND);
     assert_eq!(waits(&mut bench, &receipt), [Wait::Answer]);
 }

@@ -280,3 +280,13 @@ fn one_task_in_the_way_is_named_once_however_many_orders_it_is_part_of() {
     let waits = why(&mut bench, id(&behind), &Live::default());
     assert!(matches!(&waits[..], [Wait::EarlierChange(blocker)] if blocker.task == id(&first)), "{waits:?}");
 }
+
+#[test]
+fn the_rest_of_a_group_waits_out_the_moment_of_one_that_is_gone() {
+    let mut bench = Bench::new();
+    let until = Timestamp(bench.wall_ms + 60_000);
+    let rest = bench.enqueue(Change::create("note", "a").set("n", 1).group("g")).unwrap();
+    let late = bench.enqueue(Change::create("note", "b").set("n", 1).group("g").not_before(until)).unwrap();
+    bench.step(|step, tx| step.cancel(tx, id(&late)).unwrap());
+    println!("XX {:?} {:?}", task(&mut bench, id(&rest)).map(|t| (t.state, t.claim_at)), why(&mut bench, id(&rest), &Live::default()));
+}

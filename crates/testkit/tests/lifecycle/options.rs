@@ -213,6 +213,8 @@ fn damaged_rows_are_told_with_the_page_on_which_they_lie() {
         let second = find_tasks(&*tx, &filter, first.next.unwrap(), 100).unwrap();
         let found = |page: &landfall_core::store::Page| (page.tasks.len(), page.damaged.len());
         assert_eq!((found(&first.page), found(&second.page)), ((2, 1), (2, 1)), "{filter:?}");
+        let lies = |page: &landfall_core::store::Page| page.damaged[0].seq > first.next.unwrap();
+        assert!(!lies(&first.page) && lies(&second.page), "{filter:?}");
         assert_eq!(second.next, None);
     }
 }

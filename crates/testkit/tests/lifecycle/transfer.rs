@@ -162,3 +162,22 @@ fn work_of_another_account_is_not_taken_in() {
     assert_eq!(refused, Err(RestoreError::LostIdentity(id(&receipt))));
     assert_eq!(nameless.counts().total(), 0);
 }
+
+#[test]
+fn a_damaged_task_is_named_in_an_export_and_the_others_are_in_it() {
+    let mut bench = Bench::new();
+    let tasks: Vec<_> = (0..3)
+        .map(|n| id(&bench.enqueue(Change::create("note", n.to_string()).set("n", n)).unwrap()))
+        .collect();
+    assert!(bench.store.damage(tasks[1]));
+    let (mut whole, mut damaged) = (Vec::new(), Vec::new());
+    each_task(&*bench.store.begin().unwrap(), |task| {
+        match task {
+            Ok(task) => whole.push(task.task_id),
+            Err(row) => damaged.push(row.seq),
+        }
+        Ok::<_, StoreError>(())
+    })
+    .unwrap();
+    assert_eq!((whole, damaged.len()), (vec![tasks[0], tasks[2]], 1));
+}
