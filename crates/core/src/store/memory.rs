@@ -389,12 +389,6 @@ struct MemoryTx<'s> {
     last_point: u64,
 }
 
-impl fmt::Debug for MemoryTx<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryTx").field("steps", &self.undo.len()).finish_non_exhaustive()
-    }
-}
-
 impl Drop for MemoryTx<'_> {
     fn drop(&mut self) {
         self.undo_to(0);
