@@ -174,8 +174,8 @@ impl core::error::Error for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::error::Error as _;
     use alloc::string::ToString as _;
+    use core::error::Error as _;
 
     #[test]
     fn a_failure_says_what_it_is_and_what_was_underneath() {

@@ -288,5 +288,6 @@ mod tests {
         let shown = alloc::format!("{:?}", Fingerprint::of(b""));
         assert_eq!(shown, "e3b0c442", "as every other program shows the SHA-256 of nothing");
         assert_eq!(alloc::format!("{:?}", Entropy([7; 32])), "Entropy(..)", "ids are made of it");
+        assert_eq!(alloc::format!("{:?}", IdempotencyKey([0xa5; 16])), "a5".repeat(16), "a key is no secret");
     }
 }

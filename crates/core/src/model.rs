@@ -454,7 +454,9 @@ mod tests {
 
     #[test]
     fn upcasts_are_equal_by_their_rules_and_code_only_with_itself() {
-        let rules = |old: &str| Upcast::Rules(UpcastRules { remove: [old.to_string()].into(), ..UpcastRules::default() });
+        let rules = |old: &str| {
+            Upcast::Rules(UpcastRules { remove: [old.to_string()].into(), ..UpcastRules::default() })
+        };
         assert_eq!(rules("a"), rules("a"));
         assert_ne!(rules("a"), rules("b"));
         let code = || Upcast::code(|_: &mut Intent| Ok(()));

@@ -688,3 +688,34 @@ fn who_has_lost_the_lease_reads_nothing_more() {
     assert!(bench.events.contains(&Event::LeaseLost));
     assert!(bench.cancelled.contains(&call), "its answer would be worth nothing");
 }
+
+/// A call that was too large is cut in two, and the other half waits its turn; by then another process may have it.
+#[test]
+fn who_leads_again_sends_nothing_that_was_planned_before_it_lost_the_lease() {
+    let push = landfall_core::config::PushConfig { calls_max: 1, ..Default::default() };
+    let mut bench = Bench::with(Config { push, ..Config::default() }, EffectClass::OneEffect);
+    for id in ["1", "2"] {
+        bench.enqueue(Change::create("note", id).set("a", 1)).unwrap();
+    }
+    bench.sync();
+    let whole = bench.last_sent();
+    bench.fail(&whole, FailureKind::TooLarge, Delivery::Answered);
+    let half = bench.last_sent();
+    assert_eq!((whole.tasks.len(), half.tasks.len(), bench.sent.len()), (2, 1, 2));
+    let mut rival = open(&mut bench.store, Config::default(), capabilities(EffectClass::OneEffect), 9);
+    assert_eq!(rival_leads(&mut bench, &mut rival, true), Leadership::Held);
+    bench.wait(Config::default().lease.term);
+    assert!(bench.events.contains(&Event::LeaseLost));
+    bench.apply(&half, "1");
+    // The rival dies, and is taken over in its turn.
+    for _ in 0..100 {
+        bench.wait(Duration::from_millis(200));
+    }
+    assert_eq!(bench.sent.len(), 3);
+    assert_eq!(bench.last_sent().tasks[0].entity.entity_id, "2");
+    assert_eq!(
+        (bench.counts().in_flight, bench.counts().unknown),
+        (1, 0),
+        "what is sent is written down first"
+    );
+}

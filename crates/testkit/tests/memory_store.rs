@@ -694,10 +694,14 @@ fn a_store_that_says_nothing_of_identities_keeps_one_queue_and_says_so() {
     assert_eq!(store.identity(), None);
     let mut tx = store.begin().unwrap();
     let seq = tx.next_seq().unwrap();
-    tx.put_task(&landfall_testkit::conformance::store::samples::task(seq, &EntityKey::new("note", "1"))).unwrap();
+    tx.put_task(&landfall_testkit::conformance::store::samples::task(seq, &EntityKey::new("note", "1")))
+        .unwrap();
     tx.commit().unwrap();
     let queues = store.identities().unwrap();
-    assert_eq!(queues.iter().map(|(name, counts)| (name.as_deref(), counts.total())).collect::<Vec<_>>(), [(None, 1)]);
+    assert_eq!(
+        queues.iter().map(|(name, counts)| (name.as_deref(), counts.total())).collect::<Vec<_>>(),
+        [(None, 1)]
+    );
     assert!(store.changed_elsewhere().unwrap(), "it cannot tell, so somebody looks");
     // Nor does anybody else leave changes in it.
     let mut tx = store.begin().unwrap();
@@ -714,7 +718,8 @@ fn the_memory_store_says_whose_queue_is_open_and_how_much_is_in_it_but_not_what(
     assert_eq!(store.identity(), Some("ann"));
     let mut tx = store.begin().unwrap();
     let seq = tx.next_seq().unwrap();
-    tx.put_task(&landfall_testkit::conformance::store::samples::task(seq, &EntityKey::new("note", "hidden"))).unwrap();
+    tx.put_task(&landfall_testkit::conformance::store::samples::task(seq, &EntityKey::new("note", "hidden")))
+        .unwrap();
     tx.commit().unwrap();
     let shown = format!("{store:?}");
     assert!(shown.contains("pending: 1") && !shown.contains("hidden"), "{shown}");

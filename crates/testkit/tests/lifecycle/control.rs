@@ -203,7 +203,7 @@ fn a_backoff_can_be_ended_by_the_app() {
     assert_eq!(bench.sent.len(), 10);
 }
 
-fn why(bench: &mut Bench, task: TaskId, live: &Live) -> Vec<Wait> {
+pub(crate) fn why(bench: &mut Bench, task: TaskId, live: &Live) -> Vec<Wait> {
     let now = Timestamp(bench.wall_ms);
     let tx = bench.store.begin().unwrap();
     explain(&*tx, task, now, live).unwrap().unwrap().waits_for
@@ -269,6 +269,11 @@ fn what_is_due_this_very_moment_waits_for_nothing_but_a_run() {
     assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::NotBefore { until }]);
     bench.pass(Duration::from_millis(60_000));
     assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync]);
+    // Likewise what was under way a moment ago.
+    bench.sync();
+    bench.step(|step, _| step.stop_session());
+    assert_eq!(task(&mut bench, id(&receipt)).unwrap().due(), Some(Timestamp(bench.wall_ms)));
+    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync]);
 }
 
 #[test]
@@ -281,12 +286,23 @@ fn one_task_in_the_way_is_named_once_however_many_orders_it_is_part_of() {
     assert!(matches!(&waits[..], [Wait::EarlierChange(blocker)] if blocker.task == id(&first)), "{waits:?}");
 }
 
+/// One of a group that is to go at once takes the others with it: they only ever go together.
 #[test]
-fn the_rest_of_a_group_waits_out_the_moment_of_one_that_is_gone() {
+fn a_group_goes_at_once_when_the_one_that_it_waits_for_is_to_go_now() {
     let mut bench = Bench::new();
     let until = Timestamp(bench.wall_ms + 60_000);
-    let rest = bench.enqueue(Change::create("note", "a").set("n", 1).group("g")).unwrap();
+    let first = bench.enqueue(Change::create("note", "a").set("n", 1).group("g")).unwrap();
     let late = bench.enqueue(Change::create("note", "b").set("n", 1).group("g").not_before(until)).unwrap();
-    bench.step(|step, tx| step.cancel(tx, id(&late)).unwrap());
-    println!("XX {:?} {:?}", task(&mut bench, id(&rest)).map(|t| (t.state, t.claim_at)), why(&mut bench, id(&rest), &Live::default()));
+    bench.sync();
+    assert!(bench.sent.is_empty());
+    bench.step(|step, tx| step.retry_now(tx, id(&late)).unwrap());
+    assert_eq!(ids(&bench.last_sent()), ["a", "b"]);
+    let batch = bench.last_sent();
+    let after = Some(Duration::from_secs(60));
+    bench.outcome(&batch, &Outcome::Retry { after, reason: "busy".into() });
+    for receipt in [&first, &late] {
+        assert_eq!(bench.sent.len(), 1, "the other one has to wait still");
+        bench.step(|step, tx| step.retry_now(tx, id(receipt)).unwrap());
+    }
+    assert_eq!((bench.sent.len(), ids(&bench.last_sent())), (2, vec!["a", "b"]));
 }

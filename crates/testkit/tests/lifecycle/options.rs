@@ -1,7 +1,7 @@
 //! How the app wants a change sent: priority with ageing, expiry, dedup keys, tags, the network, debounce.
 
 use super::{all_sent, answer_each, ended, id, ids, modelled, of_type, task};
-use crate::bench::{Bench, applied};
+use crate::bench::{Bench, applied, theirs};
 use landfall_core::adapter::EffectClass;
 use landfall_core::change::{Change, InvalidChange};
 use landfall_core::config::{Config, JournalConfig, PushConfig};
@@ -291,4 +291,18 @@ fn a_thousand_drain_through_an_expired_token_with_one_refresh_and_no_attempt_bur
     assert_eq!(applied_tasks, 1_000);
     assert_eq!(bench.counts().total(), 0);
     assert_eq!(bench.refreshes, 1);
+}
+
+#[test]
+fn a_conflict_that_was_settled_can_be_looked_up_for_a_quarter() {
+    let mut bench = Bench::new();
+    bench.hear(theirs("a", r#"{"n":0}"#, "1"));
+    bench.enqueue(Change::update("note", "a").set("n", 1)).unwrap();
+    bench.hear(theirs("a", r#"{"n":9}"#, "2"));
+    assert!(!bench.conflict().is_open());
+    for (days, left) in [(89, 1), (2, 0)] {
+        bench.pass(Duration::from_secs(days * 24 * 3_600));
+        bench.step(|step, tx| step.tidy(tx).map(drop).unwrap());
+        assert_eq!(bench.conflicts().len(), left, "{days}");
+    }
 }

@@ -181,3 +181,20 @@ fn a_damaged_task_is_named_in_an_export_and_the_others_are_in_it() {
     .unwrap();
     assert_eq!((whole, damaged.len()), (vec![tasks[0], tasks[2]], 1));
 }
+
+/// Written by hand, or by a program that lost it: without the bytes that left there is nothing to ask the backend by.
+#[test]
+fn what_was_under_way_without_its_bytes_is_work_that_waits() {
+    let mut old = Bench::new();
+    let receipt = old.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    old.sync();
+    let exported = ExportedTask::from_json(&export(&mut old)[0]).unwrap();
+    assert_eq!(exported.state, StateKind::InFlight);
+    let mut new = Bench::new();
+    let bare = ExportedTask { sent: None, ..exported };
+    assert_eq!(new.step(|step, tx| step.restore(tx, bare)), Ok(true));
+    let taken = task(&mut new, id(&receipt)).unwrap();
+    assert!(matches!(taken.state, TaskState::Pending { .. }), "{taken:?}");
+    new.sync();
+    assert_eq!(all_sent(&new), ["a"]);
+}

@@ -237,6 +237,16 @@ pub(super) fn records_are_forgotten_and_tasks_are_not(harness: &dyn StoreUnderTe
         fill(tx);
         assert_eq!(left(tx), 9);
     });
+    // As long as one record is left the feed goes on where it was, whatever else there never was.
+    let mut store = harness.create();
+    commit(store.as_mut(), |tx| {
+        ["1", "2"].iter().for_each(|id| tx.put_entity(&entity(&note(id))).unwrap());
+        tx.put_pull_state(&pull_state(1)).unwrap();
+        assert_eq!(tx.forget_records(1).unwrap(), 1);
+        assert_eq!(tx.pull_state().unwrap(), Some(pull_state(1)));
+        assert_eq!(tx.forget_records(9).unwrap(), 1);
+        assert_eq!(tx.pull_state().unwrap(), None);
+    });
 }
 
 pub(super) fn a_record_that_is_forgotten_is_not_known(harness: &dyn StoreUnderTest) {
