@@ -598,4 +598,55 @@ mod tests {
             assert_eq!(Operation::parse(word), None);
         }
     }
+
+    #[test]
+    fn what_is_just_as_large_as_is_allowed_is_taken_and_nothing_larger() {
+        let limits = Limits {
+            change_bytes: 12,
+            name_bytes: 4,
+            tags: 2,
+            dependencies: 1,
+            priority: 7,
+            ..Limits::default()
+        };
+        let plain = || Change::update("note", "1").set("a", 1);
+        let task = TaskId::derive(crate::id::ClientId(uuid::Uuid::nil()), &EntityKey::new("a", "b"), 1);
+        for fits in [
+            Change::update("four", "four")
+                .set("a", 1)
+                .lane("four")
+                .group("four")
+                .dedup_key("four")
+                .tag("four"),
+            plain().tag("a").tag("b"),
+            plain().depends_on_task(task),
+            plain().priority(7),
+            plain().priority(-7),
+            Change::update("note", "1").set("f", "123456789"),
+        ] {
+            assert_eq!(fits.check(&limits), Ok(()), "{fits:?}");
+        }
+        let long = |what| InvalidChange::NameTooLong { what, bytes: 5, limit: 4 };
+        for (change, why) in [
+            (Change::update("fives", "1").set("a", 1), long("entity type")),
+            (plain().lane("fives"), long("lane")),
+            (plain().group("fives"), long("group")),
+            (plain().dedup_key("fives"), long("dedup key")),
+            (plain().tag("fives"), long("tag")),
+            (plain().tag(""), InvalidChange::Empty("tag")),
+            (plain().tag("a").tag("b").tag("c"), InvalidChange::TooManyTags { tags: 3, limit: 2 }),
+            (
+                plain().depends_on_task(task).depends_on("a", "b"),
+                InvalidChange::TooManyDependencies { dependencies: 2, limit: 1 },
+            ),
+            (plain().priority(8), InvalidChange::PriorityOutOfRange { priority: 8, limit: 7 }),
+            (plain().priority(-8), InvalidChange::PriorityOutOfRange { priority: -8, limit: 7 }),
+            (
+                Change::update("note", "1").set("f", "1234567890"),
+                InvalidChange::TooLarge { bytes: 13, limit: 12 },
+            ),
+        ] {
+            assert_eq!(change.check(&limits), Err(why), "{change:?}");
+        }
+    }
 }

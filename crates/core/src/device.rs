@@ -186,6 +186,11 @@ mod tests {
         let kept = Conditions { charging: false, ..all };
         assert_eq!(kept.unmet(&low), Some(Constraint::BatteryLow));
         assert_eq!(kept.unmet(&DeviceState { charging: Some(true), ..low }), None);
+        assert_eq!(
+            kept.unmet(&DeviceState { battery_percent: Some(20), ..low }),
+            None,
+            "just enough is enough"
+        );
     }
 
     #[test]

@@ -369,6 +369,8 @@ mod tests {
         assert_eq!(without("a 7, 17 and 7", &secrets(&["7"])), "a [redacted], 17 and [redacted]");
         assert_eq!(without("77", &secrets(&["7"])), "77", "part of another number");
         assert_eq!(without("nothing", &secrets(&["", "zzzz"])), "nothing");
+        assert_eq!(without("xabcdy", &secrets(&["abcd"])), "x[redacted]y");
+        assert_eq!(without("xabcy abc", &secrets(&["abc"])), "xabcy [redacted]");
         assert_eq!(without("äé", &secrets(&["é"])), "äé");
     }
 
@@ -442,6 +444,9 @@ mod tests {
         let answer = "4711 is too easy on floor 3";
         assert_eq!(model.clean("card", &fields, answer), "[redacted] is too easy on floor 3");
         assert_eq!(model.clean("note", &fields, answer), answer);
+        // Of two of which one begins with the other, nothing is left.
+        let fields = Fields::parse(r#"{"pin":["hunter","hunter2"]}"#).unwrap();
+        assert_eq!(model.clean("card", &fields, "not hunter2"), "not [redacted]");
     }
 
     #[test]

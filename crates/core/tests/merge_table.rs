@@ -422,3 +422,33 @@ fn what_is_never_taken_apart_is_not_counted_inside_either() {
         assert_eq!(merged.fields, field(&of(result)), "{whole}");
     }
 }
+
+#[test]
+fn a_groups_resolver_is_told_what_both_sides_began_with_if_that_is_known() {
+    let of = |amount: i32, currency: &str| {
+        Fields::from([("amount", amount.into()), ("currency", Value::from(currency))])
+    };
+    let (base, local, remote) = (of(1, "EUR"), of(2, "EUR"), of(1, "USD"));
+    for (known, result) in [(BaseFields::Whole(&base), of(1, "EUR")), (BaseFields::Nothing, of(9, "?"))] {
+        let mut rules = Rules::new(Strategy::FieldMerge);
+        rules.declare("t.amount+currency=custom(back)").unwrap();
+        rules.resolver("back", |dispute| match dispute.base {
+            BaseValue::Present(base) => Answer::Value(base.clone()),
+            _ => Answer::Value(Fields::from([("amount", 9.into()), ("currency", Value::from("?"))]).into()),
+        });
+        let merged = merge::fields(known, &local, &remote, rules.of("t"), None);
+        assert_eq!(merged.fields, result);
+    }
+}
+
+#[test]
+fn one_side_taken_as_a_whole_is_written_down_as_its_own_rule() {
+    let base = field("1");
+    let rows = [(Side::Local, FieldRule::Client, "2"), (Side::Remote, FieldRule::Server, "3")];
+    for (side, rule, result) in rows {
+        let merged = merge::whole(side, BaseFields::Whole(&base), &field("2"), &field("3"));
+        assert_eq!(merged.fields, field(result));
+        let conflict = &merged.conflicts[0];
+        assert_eq!((&conflict.rule, conflict.chosen), (&rule, Chosen::from(side)));
+    }
+}

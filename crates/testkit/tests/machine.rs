@@ -483,6 +483,33 @@ fn handing_back_leaves_nothing_in_flight() {
     assert!(lease.holder.is_empty());
 }
 
+/// Also what waited for its turn after a call that was too large.
+#[test]
+fn what_was_handed_back_is_nobodys_and_is_planned_anew_by_the_next_run() {
+    let push = landfall_core::config::PushConfig { calls_max: 1, ..Default::default() };
+    let mut bench = Bench::with(Config { push, ..Config::default() }, EffectClass::OneEffect);
+    for id in ["1", "2"] {
+        bench.enqueue(Change::create("note", id).set("a", 1)).unwrap();
+    }
+    bench.sync();
+    bench.step(|step, _| step.stop_session());
+    bench.sync();
+    assert_eq!(bench.sent.len(), 2, "what was under way stands in nobody's way");
+    let batch = bench.last_sent();
+    bench.step(|step, tx| {
+        let failure = Failure::new(FailureKind::TooLarge, Delivery::Answered, "413");
+        step.pushed(tx, batch.call, &Err(failure)).unwrap();
+        step.stop_session();
+    });
+    assert_eq!((bench.sent.len(), bench.counts().in_flight), (2, 0), "nothing is under way");
+    bench.sync();
+    assert_eq!(
+        (bench.sent.len(), bench.counts().in_flight),
+        (3, 1),
+        "one by one, written down before it goes"
+    );
+}
+
 /// A backend that said once that it cannot be read, such as one that was being set up, is asked again now and then.
 #[test]
 fn reading_that_was_given_up_for_one_run_is_tried_in_the_next() {

@@ -86,6 +86,20 @@ fn a_closed_gate_of_every_kind_and_when_it_opens() {
     }
 }
 
+/// Also where only the app starts runs, the running one waits for what opens by itself.
+#[test]
+fn a_closed_gate_opens_by_itself_for_a_run_that_the_app_has_asked_for_or_for_nobody() {
+    for (kind, opens) in [(FailureKind::Unreachable, true), (FailureKind::Unauthenticated, false)] {
+        let mut bench = Bench::new();
+        let receipt = bench.enqueue(note("a")).unwrap();
+        bench.sync();
+        refuse(&mut bench, kind);
+        bench.step(|step, _| step.credentials_refreshed(false));
+        let until = one(&mut bench, &receipt, |wait| matches!(wait, Wait::Gate { .. }));
+        assert_eq!(until.is_some(), opens, "{kind:?}");
+    }
+}
+
 #[test]
 fn calm_that_another_process_was_asked_for() {
     let mut bench = automatic();

@@ -4,6 +4,7 @@ use super::{all_sent, ended, id, ids, rejected, task};
 use crate::bench::{Bench, DRAINED, applied, theirs};
 use landfall_core::adapter::Outcome;
 use landfall_core::change::Change;
+use landfall_core::device::DeviceState;
 use landfall_core::explain::{Live, Wait, explain};
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::id::TaskId;
@@ -305,4 +306,104 @@ fn a_group_goes_at_once_when_the_one_that_it_waits_for_is_to_go_now() {
         bench.step(|step, tx| step.retry_now(tx, id(receipt)).unwrap());
     }
     assert_eq!((bench.sent.len(), ids(&bench.last_sent())), (2, vec!["a", "b"]));
+}
+
+#[test]
+fn a_lease_is_named_until_it_is_over_and_not_when_it_was_given_back() {
+    let mut bench = Bench::new();
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::NotSent);
+    let lease = bench.store.begin().unwrap().lease().unwrap().unwrap();
+    let mut at = |until: Timestamp, before: i64| {
+        bench.wall_ms = until.0 - before;
+        why(&mut bench, id(&receipt), &Live::default())
+    };
+    let until = lease.expires_at;
+    assert_eq!(at(until, 1), [Wait::Lease { holder: "me".into(), until }]);
+    assert_eq!(at(until, 0), [Wait::Sync]);
+    assert_eq!(at(until, -1), [Wait::Sync]);
+    bench.wall_ms = until.0 - 1_000;
+    bench.step(|step, _| step.stop_session());
+    bench.wall_ms -= 1_000;
+    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync], "nobody has it");
+}
+
+#[test]
+fn each_of_a_group_names_the_others_that_are_not_ready_and_its_own_backoff() {
+    let mut bench = Bench::new();
+    let until = Timestamp(bench.wall_ms + 60_000);
+    let [a, b] = [None, Some(until)].map(|moment| {
+        let change = Change::create("note", if moment.is_some() { "b" } else { "a" }).set("n", 1).group("g");
+        let change = moment.map_or(change.clone(), |moment| change.not_before(moment));
+        id(&bench.enqueue(change).unwrap())
+    });
+    let waits = why(&mut bench, a, &Live::default());
+    assert!(matches!(&waits[..], [Wait::Group { blocker, .. }] if blocker.task == b), "{waits:?}");
+    assert_eq!(why(&mut bench, b, &Live::default()), [Wait::NotBefore { until }]);
+    bench.pass(Duration::from_secs(60));
+    for task in [a, b] {
+        assert_eq!(why(&mut bench, task, &Live::default()), [Wait::Sync], "its moment has come");
+    }
+    for trouble in ["put off", "fate unknown"] {
+        bench.sync();
+        let batch = bench.last_sent();
+        match trouble {
+            "put off" => bench.outcome(
+                &batch,
+                &Outcome::Retry { after: Some(Duration::from_secs(60)), reason: "busy".into() },
+            ),
+            _ => bench.outcome(&batch, &Outcome::Unknown { reason: "?".into() }),
+        }
+        bench.step(|step, _| step.stop_session());
+        for (task, other) in [(a, b), (b, a)] {
+            let until = super::task(&mut bench, task).unwrap().due().unwrap();
+            let waits = why(&mut bench, task, &Live::default());
+            assert!(
+                matches!(&waits[..], [Wait::Group { blocker, .. }, Wait::Backoff { until: at }]
+                    if blocker.task == other && *at == until),
+                "{trouble}: {waits:?}"
+            );
+        }
+        bench.pass(Duration::from_secs(3_600));
+    }
+}
+
+#[test]
+fn an_unmetered_network_is_waited_for_only_by_what_asks_for_it() {
+    let mut bench = Bench::new();
+    let plain = id(&bench.enqueue(Change::create("note", "plain").set("n", 1)).unwrap());
+    let large = id(&bench.enqueue(Change::create("note", "large").set("n", 1).unmetered_only()).unwrap());
+    let metered = Live { metered: true, ..Live::default() };
+    assert_eq!(why(&mut bench, plain, &metered), [Wait::Sync]);
+    assert_eq!(why(&mut bench, large, &metered), [Wait::UnmeteredNetwork]);
+    assert_eq!(why(&mut bench, large, &Live::default()), [Wait::Sync]);
+    // Another process has found the network metered.
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::metered(true)).unwrap());
+    bench.sync();
+    assert_eq!(why(&mut bench, large, &Live::default()), [Wait::UnmeteredNetwork]);
+    // What holds it up may be something else.
+    bench.step(|step, tx| step.pause(tx, &Scope::Type("note".into())).unwrap());
+    assert_eq!(why(&mut bench, large, &Live::default()), [Wait::TypePaused]);
+}
+
+#[test]
+fn what_is_over_at_this_moment_is_no_reason_any_more() {
+    let mut bench = Bench::new();
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let offline = |at: i64| Live { offline_until: Some(Timestamp(at)), ..Live::default() };
+    let later = offline(bench.wall_ms + 1);
+    assert!(matches!(why(&mut bench, id(&receipt), &later)[..], [Wait::Offline { .. }]));
+    let now = offline(bench.wall_ms);
+    assert_eq!(why(&mut bench, id(&receipt), &now), [Wait::Sync]);
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::RateLimited, Delivery::NotSent);
+    bench.step(|step, _| step.stop_session());
+    let until = bench.store.begin().unwrap().replica().unwrap().unwrap().calm.unwrap().until;
+    bench.wall_ms = until.0 - 1;
+    assert!(matches!(why(&mut bench, id(&receipt), &Live::default())[..], [Wait::Gate { .. }]));
+    bench.wall_ms = until.0;
+    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync]);
 }

@@ -198,3 +198,22 @@ fn what_was_under_way_without_its_bytes_is_work_that_waits() {
     new.sync();
     assert_eq!(all_sent(&new), ["a"]);
 }
+
+#[test]
+fn a_record_keeps_its_name_from_the_backend_in_another_store() {
+    let mut old = Bench::new();
+    old.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    old.sync();
+    let batch = old.last_sent();
+    let named = landfall_core::adapter::Applied {
+        version: Some("1".into()),
+        entity_id: Some("srv".into()),
+        ..Default::default()
+    };
+    old.outcome(&batch, &landfall_core::adapter::Outcome::Applied(named));
+    old.enqueue(Change::update("note", "a").set("n", 2)).unwrap();
+    let mut new = Bench::new();
+    assert_eq!(import(&mut new, &export(&mut old)), 1);
+    new.sync();
+    assert_eq!(all_sent(&new), ["srv"]);
+}
