@@ -195,28 +195,56 @@ fn good_calls_earn_repeats() {
     assert!(waits_after(20) <= SECOND);
 }
 
-#[test]
-fn reading_waits_for_the_proof_that_somebody_is_there_and_goes_on_with_it() {
-    let both = Capabilities { probe: true, ..with_feed() };
-    let mut bench = automatic_with(AutoConfig::default(), both);
-    bench.page(Vec::new(), "1", false);
-    bench.enqueue(note("a")).unwrap();
-    bench.wait(SECOND);
-    refuse(&mut bench, FailureKind::Unreachable);
-    bench.step(|step, _| step.backend_called());
-    while bench.probes.is_empty() {
-        until_due(&mut bench, MINUTE).expect("it is looked whether somebody is there");
+/// A run of an app that asks and reads, with a backend that can be asked whether it is there.
+fn drained() -> Bench {
+    let mut bench = Bench::of(Config::default(), Capabilities { probe: true, ..with_feed() });
+    bench.session(SessionEnd::Drained { within: 600 * MINUTE }, Directions::Both);
+    bench
+}
+
+fn until_probed(bench: &mut Bench) {
+    let before = bench.probes.len();
+    while bench.probes.len() == before {
+        until_due(bench, MINUTE).expect("it is looked whether somebody is there");
     }
-    assert_eq!((bench.sent.len(), bench.pages.len()), (1, 1));
+}
+
+fn somebody_is_there(bench: &mut Bench) {
     let call = *bench.probes.last().unwrap();
     bench.step(|step, tx| step.probed(tx, call, &Ok(())).unwrap());
-    assert_eq!(bench.sent.len(), 2);
-    take_all(&mut bench, 1);
-    bench.run();
-    println!("XX {:?} {:?} {:?} {:?}", bench.pages.len(), bench.machine.next_wakeup(), bench.machine.is_syncing(), bench.mono_ms);
-    while bench.pages.len() == 1 {
-        until_due(&mut bench, 2 * SECOND).expect("the call of the backend is not forgotten");
+}
+
+#[test]
+fn reading_waits_for_the_proof_that_somebody_is_there_and_goes_on_with_it() {
+    let mut bench = drained();
+    bench.enqueue(note("a")).unwrap();
+    bench.page(Vec::new(), "1", false);
+    refuse(&mut bench, FailureKind::Unreachable);
+    bench.step(|step, _| step.backend_called());
+    until_probed(&mut bench);
+    assert_eq!((bench.sent.len(), bench.pages.len()), (1, 1));
+    somebody_is_there(&mut bench);
+    assert_eq!((bench.sent.len(), bench.pages.len()), (2, 2), "in the same step");
+}
+
+#[test]
+fn the_proof_that_somebody_is_there_ends_the_wait_of_reading() {
+    let mut bench = drained();
+    for round in 1..10 {
+        assert_eq!(bench.pages.len(), round);
+        bench.fail_page(FailureKind::Transient);
+        if round < 9 {
+            while bench.pages.len() == round {
+                until_due(&mut bench, 5 * MINUTE).unwrap();
+            }
+        }
     }
+    bench.enqueue(note("a")).unwrap();
+    refuse(&mut bench, FailureKind::Unreachable);
+    until_probed(&mut bench);
+    assert_eq!(bench.pages.len(), 9, "reading is still put off");
+    somebody_is_there(&mut bench);
+    assert_eq!(bench.pages.len(), 10);
 }
 
 #[test]
