@@ -452,3 +452,27 @@ fn one_side_taken_as_a_whole_is_written_down_as_its_own_rule() {
         assert_eq!((&conflict.rule, conflict.chosen), (&rule, Chosen::from(side)));
     }
 }
+
+#[test]
+fn an_item_that_one_side_took_out_and_the_other_left_alone_is_out() {
+    let base = r#"[{"id":1,"a":1},{"id":2,"a":1}]"#;
+    let (without, edited) = (r#"[{"id":1,"a":2}]"#, r#"[{"id":1,"a":3},{"id":2,"a":1}]"#);
+    for (local, remote) in [(without, edited), (edited, without)] {
+        let merged = merge_field(&with("keyed_list(id)"), base, local, remote, Some(Side::Remote));
+        let left = if remote == edited { r#"[{"id":1,"a":3}]"# } else { without };
+        assert_eq!(merged.fields, field(left), "{merged:?}");
+        let paths: Vec<String> = merged.conflicts.iter().map(|conflict| conflict.path.to_string()).collect();
+        assert_eq!(paths, ["f", "f[1].a"], "nothing is asked about the other one");
+    }
+}
+
+#[test]
+fn nothing_is_added_up_in_the_items_of_a_list_of_which_nobody_knows_how_it_began() {
+    let mut rules = with("keyed_list(id)");
+    rules.declare("t.f.n=counter").unwrap();
+    let of = |n: i32| format!(r#"[{{"id":1,"n":{n}}}]"#);
+    for (base, result) in [("?", 3), ("∅", 5), (of(1).as_str(), 4)] {
+        let merged = merge_field(&rules, base, &of(2), &of(3), Some(Side::Remote));
+        assert_eq!(merged.fields, field(&of(result)), "{base}");
+    }
+}

@@ -287,6 +287,8 @@ mod tests {
             ("a b c", "a c", "a x c"),
             ("one\n", "two\n", "three\n"),
             ("a b", "", "a c"),
+            // Laid over one of the sides once more, what was woven of these would be read otherwise.
+            ("a\na\n", "b\na\n", "a\na\nb\n"),
         ];
         for (base, local, remote) in cases {
             assert_eq!(
