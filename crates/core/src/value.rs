@@ -425,7 +425,20 @@ mod tests {
             let text = alloc::format!("[\"9\\\"9\",{large}]");
             assert_eq!(Value::parse(&text), Err(ValueError::IntegerTooLarge(large.into())));
         }
-        assert!(Value::parse("\"100000000000000000001\"").is_ok());
+        for text in [
+            "100000000000000000001",
+            "999999999999999999999999",
+            "no 999999999999999999999999",
+            "\\\"-99999999999999999999999",
+            "\\\\",
+        ] {
+            let text = alloc::format!("[\"{text}\",1]");
+            assert_eq!(
+                serde_json::to_string(&Value::parse(&text).unwrap()).unwrap(),
+                text,
+                "words are not numbers"
+            );
+        }
         assert!(Value::parse("1e300").is_ok());
     }
 

@@ -60,6 +60,7 @@ pub(super) fn a_key_is_forgotten_when_it_is_older_and_its_task_is_gone(harness: 
         assert_eq!(tx.prune_deduplicated(Timestamp(40), 0).unwrap(), 0);
         let point = tx.savepoint().unwrap();
         assert_eq!(tx.prune_deduplicated(Timestamp(40), 2).unwrap(), 2);
+        assert_eq!(known(tx), [true, false, true, false, true, true], "the oldest first");
         assert_eq!(tx.prune_deduplicated(Timestamp(40), 2).unwrap(), 1);
         assert_eq!(tx.prune_deduplicated(Timestamp(40), 2).unwrap(), 0);
         assert_eq!(known(tx), [true, false, false, false, true, true]);
