@@ -479,6 +479,12 @@ mod tests {
         }
         assert_eq!(Fields::parse("[1]"), Err(ValueError::NotAnObject));
         assert_eq!(Value::from(f64::NAN).check(), Err(ValueError::NotFinite));
+        for odd in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(
+                serde_json::to_string(&Value::from(odd)).is_err(),
+                "{odd} is not written as something else"
+            );
+        }
         for beyond in [i128::from(u64::MAX) + 1, i128::from(i64::MIN) - 1] {
             let value = Value::List([Value::Number(Number::Integer(beyond))].into());
             assert_eq!(value.check(), Err(ValueError::IntegerTooLarge(beyond.to_string())));

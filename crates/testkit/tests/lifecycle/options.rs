@@ -217,6 +217,15 @@ fn damaged_rows_are_told_with_the_page_on_which_they_lie() {
         assert!(!lies(&first.page) && lies(&second.page), "{filter:?}");
         assert_eq!(second.next, None);
     }
+    // Of others it is not spoken.
+    let of_one = ("note".to_owned(), "0".to_owned());
+    for (filter, tasks) in [
+        (TaskFilter { state: Some(StateKind::Dead), ..TaskFilter::default() }, 0),
+        (TaskFilter { entity_type: Some(of_one.0), entity_id: Some(of_one.1), ..TaskFilter::default() }, 1),
+    ] {
+        let found = find_tasks(&*tx, &filter, 0, 10).unwrap().page;
+        assert_eq!((found.tasks.len(), found.damaged.len()), (tasks, 0), "{filter:?}");
+    }
 }
 
 #[test]
