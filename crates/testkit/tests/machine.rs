@@ -649,7 +649,7 @@ fn every_new_holder_of_the_lease_has_a_higher_number_also_one_of_the_same_name()
     bench.sync();
     assert!(fence(&mut bench) > first);
     // The first one was only stopped: what it hears is not its own any more.
-    std::mem::swap(&mut bench.machine, &mut stale.clone());
+    bench.machine = stale;
     bench.outcome(
         &batch,
         &Outcome::Rejected(Rejection { code: "no".into(), message: "no".into(), answer: None }),
