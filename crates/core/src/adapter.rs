@@ -288,3 +288,16 @@ pub struct PullPage {
     /// Whether another page follows.
     pub has_more: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_calls_that_ask_for_the_same_are_equal_also_when_one_of_them_may_not_leave_any_more() {
+        let (one, other) = (Permit::default(), Permit::default());
+        other.withdraw();
+        assert!(other.is_withdrawn() && !one.is_withdrawn());
+        assert_eq!(one, other);
+    }
+}

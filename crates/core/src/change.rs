@@ -8,7 +8,7 @@ use crate::entity::Base;
 use crate::id::{EntityKey, TaskId};
 use crate::task::Orphaned;
 use crate::time::Timestamp;
-use crate::value::{Fields, Value, ValueError};
+use crate::value::{Fields, Number, Value, ValueError};
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -407,14 +407,23 @@ fn check_name(what: &'static str, name: &str, limit: usize) -> Result<(), Invali
     Ok(())
 }
 
-/// A lower bound of a value's length as JSON, without writing it.
+/// A lower bound of a value's length as JSON, without writing it: of what is escaped, and of fractions, it is less.
 fn size(value: &Value) -> usize {
+    // Two brackets, and a comma between two items.
+    let around = |items: usize| 2 + items.saturating_sub(1);
     match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+        Value::Null | Value::Bool(true) => 4,
+        Value::Bool(false) => 5,
+        Value::Number(Number::Integer(n)) => {
+            let digits = n.unsigned_abs().checked_ilog10().map_or(1, |tens| tens as usize + 1);
+            digits + usize::from(*n < 0)
+        }
+        Value::Number(Number::Float(_)) => 3,
         Value::Text(text) => text.len() + 2,
-        Value::List(items) => 2 + items.iter().map(|item| size(item) + 1).sum::<usize>(),
-        Value::Object(fields) => {
-            2 + fields.0.iter().map(|(name, item)| name.len() + size(item) + 4).sum::<usize>()
+        Value::List(items) => around(items.len()) + items.iter().map(size).sum::<usize>(),
+        Value::Object(Fields(fields)) => {
+            let inside: usize = fields.iter().map(|(name, item)| name.len() + 3 + size(item)).sum();
+            around(fields.len()) + inside
         }
     }
 }
@@ -543,5 +552,101 @@ mod tests {
         let change = Change::update("note", "1").set("a", 1).unset("a").unset("b").set("b", 2);
         assert_eq!(change.intent.fields, Fields::from([("b", 2)]));
         assert!(change.intent.unset.iter().eq(["a"]));
+    }
+
+    #[test]
+    fn a_change_is_never_taken_for_larger_than_its_json_is() {
+        let limits = Limits { change_bytes: 0, ..Limits::default() };
+        let told = |text: &str| {
+            let change = Change::update("note", "1").set("f", Value::parse(text).unwrap());
+            match change.check(&limits) {
+                Err(InvalidChange::TooLarge { bytes, .. }) => bytes - "f".len(),
+                other => panic!("{text}: {other:?}"),
+            }
+        };
+        for text in [
+            "null",
+            "true",
+            "false",
+            "0",
+            "7",
+            "-10",
+            "18446744073709551615",
+            "\"\"",
+            "\"words\"",
+            "[]",
+            "[1]",
+            "[1,22,[333]]",
+            "{}",
+            "{\"name\":1}",
+            "{\"a\":[],\"b\":{\"c\":\"d\"},\"e\":false}",
+        ] {
+            assert_eq!(told(text), text.len(), "{text}");
+        }
+        for text in ["0.5", "-0.123456", "1e300", "\"\\n\"", "{\"\\\"\":1}"] {
+            assert!(told(text) <= text.len() && told(text) > 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_operation_reads_back_its_word_and_no_other() {
+        for operation in Operation::ALL {
+            assert_eq!(Operation::parse(operation.as_str()), Some(operation));
+            assert_eq!(serde_json::to_string(&operation).unwrap(), alloc::format!("\"{operation}\""));
+        }
+        for word in ["", "Create", "remove", "create "] {
+            assert_eq!(Operation::parse(word), None);
+        }
+    }
+
+    #[test]
+    fn what_is_just_as_large_as_is_allowed_is_taken_and_nothing_larger() {
+        let limits = Limits {
+            change_bytes: 12,
+            name_bytes: 4,
+            tags: 2,
+            dependencies: 1,
+            priority: 7,
+            ..Limits::default()
+        };
+        let plain = || Change::update("note", "1").set("a", 1);
+        let task = TaskId::derive(crate::id::ClientId(uuid::Uuid::nil()), &EntityKey::new("a", "b"), 1);
+        for fits in [
+            Change::update("four", "four")
+                .set("a", 1)
+                .lane("four")
+                .group("four")
+                .dedup_key("four")
+                .tag("four"),
+            plain().tag("a").tag("b"),
+            plain().depends_on_task(task),
+            plain().priority(7),
+            plain().priority(-7),
+            Change::update("note", "1").set("f", "123456789"),
+        ] {
+            assert_eq!(fits.check(&limits), Ok(()), "{fits:?}");
+        }
+        let long = |what| InvalidChange::NameTooLong { what, bytes: 5, limit: 4 };
+        for (change, why) in [
+            (Change::update("fives", "1").set("a", 1), long("entity type")),
+            (plain().lane("fives"), long("lane")),
+            (plain().group("fives"), long("group")),
+            (plain().dedup_key("fives"), long("dedup key")),
+            (plain().tag("fives"), long("tag")),
+            (plain().tag(""), InvalidChange::Empty("tag")),
+            (plain().tag("a").tag("b").tag("c"), InvalidChange::TooManyTags { tags: 3, limit: 2 }),
+            (
+                plain().depends_on_task(task).depends_on("a", "b"),
+                InvalidChange::TooManyDependencies { dependencies: 2, limit: 1 },
+            ),
+            (plain().priority(8), InvalidChange::PriorityOutOfRange { priority: 8, limit: 7 }),
+            (plain().priority(-8), InvalidChange::PriorityOutOfRange { priority: -8, limit: 7 }),
+            (
+                Change::update("note", "1").set("f", "1234567890"),
+                InvalidChange::TooLarge { bytes: 13, limit: 12 },
+            ),
+        ] {
+            assert_eq!(change.check(&limits), Err(why), "{change:?}");
+        }
     }
 }

@@ -321,4 +321,11 @@ mod tests {
             assert_eq!(found.is_some(), expected, "{outcome:?}");
         }
     }
+
+    #[test]
+    fn settings_are_equal_only_with_the_same_detector() {
+        let one = Detector::default();
+        assert_eq!(one, one.clone());
+        assert_ne!(one, Detector::default(), "nobody can say what another one does");
+    }
 }

@@ -186,5 +186,19 @@ mod tests {
         let kept = Conditions { charging: false, ..all };
         assert_eq!(kept.unmet(&low), Some(Constraint::BatteryLow));
         assert_eq!(kept.unmet(&DeviceState { charging: Some(true), ..low }), None);
+        assert_eq!(
+            kept.unmet(&DeviceState { battery_percent: Some(20), ..low }),
+            None,
+            "just enough is enough"
+        );
+    }
+
+    #[test]
+    fn each_condition_says_in_its_own_words_what_would_help() {
+        use Constraint::{Background, BatteryLow, Metered, NotCharging, PowerSave, Roaming};
+        let all = [Metered, Roaming, NotCharging, BatteryLow, PowerSave, Background];
+        let words: alloc::collections::BTreeSet<&str> = all.into_iter().map(Constraint::wanted).collect();
+        assert_eq!(words.len(), all.len());
+        assert!(words.iter().all(|word| word.contains(' ')), "for people: {words:?}");
     }
 }

@@ -191,4 +191,11 @@ mod tests {
         assert!(!record.is_dirty());
         assert_eq!(record.base().to_json(), r#"{"a":null,"b":2,"c":3,"d":4}"#);
     }
+
+    #[test]
+    fn a_tracker_of_collected_fields_begins_clean() {
+        let record: DirtyTracker = Fields::from([("a", 1)]).0.into_iter().collect();
+        assert_eq!(record.base().to_json(), r#"{"a":1}"#);
+        assert!(!record.is_dirty());
+    }
 }

@@ -384,3 +384,26 @@ impl Report {
         self.left.dead > 0 || self.left.conflict > 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_says_whether_all_is_done_and_whether_somebody_is_needed() {
+        let rows = [
+            // dead, conflicts, pending, not read, is complete, needs attention
+            (0, 0, 0, false, true, false),
+            (1, 0, 0, false, false, true),
+            (0, 1, 0, false, false, true),
+            (0, 0, 1, false, false, false),
+            (0, 0, 0, true, false, false),
+        ];
+        for (dead, conflict, pending, unread, complete, attention) in rows {
+            let left = Counts { dead, conflict, pending, ..Counts::default() };
+            let pull_waiting_for = unread.then(|| "the next run".into());
+            let report = Report { left, pull_waiting_for, ..Report::default() };
+            assert_eq!((report.is_complete(), report.needs_attention()), (complete, attention), "{report:?}");
+        }
+    }
+}

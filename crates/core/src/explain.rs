@@ -280,7 +280,7 @@ pub fn explain(
                 let held = |lease: &Lease| !lease.holder.is_empty() && lease.expires_at > now;
                 waits_for.push(match (store.lease()?.filter(held), live.next_run) {
                     (Some(lease), _) => Wait::Lease { holder: lease.holder, until: lease.expires_at },
-                    (None, Some(at)) if live.is_automatic => Wait::NextRun { at },
+                    (None, Some(at)) => Wait::NextRun { at },
                     (None, _) => Wait::Sync,
                 });
             }

@@ -170,3 +170,21 @@ impl core::error::Error for Failure {
         self.source.as_deref().map(|cause| cause as _)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString as _;
+    use core::error::Error as _;
+
+    #[test]
+    fn a_failure_says_what_it_is_and_what_was_underneath() {
+        let failure = Failure::new(FailureKind::Unreachable, Delivery::NotSent, "no route");
+        assert_eq!(failure.to_string(), "unreachable: no route");
+        assert!(failure.source().is_none() && failure.answer.is_none());
+        let failure = failure.answered(Some("go away".into()));
+        assert_eq!(failure.answer.as_deref(), Some("go away"));
+        let failure = failure.caused_by("the cable is cut");
+        assert_eq!(failure.source().unwrap().to_string(), "the cable is cut");
+    }
+}

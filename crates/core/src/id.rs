@@ -282,4 +282,20 @@ mod tests {
             assert_eq!(IdempotencyKey::parse(bad), Err(InvalidId));
         }
     }
+
+    #[test]
+    fn a_fingerprint_is_shown_by_its_first_digits_and_entropy_not_at_all() {
+        let shown = alloc::format!("{:?}", Fingerprint::of(b""));
+        assert_eq!(shown, "e3b0c442", "as every other program shows the SHA-256 of nothing");
+        assert_eq!(alloc::format!("{:?}", Entropy([7; 32])), "Entropy(..)", "ids are made of it");
+        assert_eq!(alloc::format!("{:?}", IdempotencyKey([0xa5; 16])), "a5".repeat(16), "a key is no secret");
+    }
+
+    #[test]
+    fn a_record_is_shown_in_one_line_whatever_its_names_hold() {
+        let key = EntityKey::new("note", "a\nb\u{202e}");
+        for shown in [key.to_string(), alloc::format!("{key:?}")] {
+            assert_eq!(shown, "note a\\nb\\u{202e}");
+        }
+    }
 }

@@ -185,7 +185,6 @@ pub fn find_tasks(
             _ => store.tasks_after(after, ROWS)?,
         };
         if rows.tasks.is_empty() && rows.damaged.is_empty() {
-            found.next = None;
             return Ok(found);
         }
         found.page.damaged.extend(rows.damaged.iter().cloned());
@@ -203,7 +202,6 @@ pub fn find_tasks(
             }
         }
         after = read_to.unwrap_or(after);
-        found.next = Some(after);
     }
 }
 

@@ -369,6 +369,8 @@ mod tests {
         assert_eq!(without("a 7, 17 and 7", &secrets(&["7"])), "a [redacted], 17 and [redacted]");
         assert_eq!(without("77", &secrets(&["7"])), "77", "part of another number");
         assert_eq!(without("nothing", &secrets(&["", "zzzz"])), "nothing");
+        assert_eq!(without("xabcdy", &secrets(&["abcd"])), "x[redacted]y");
+        assert_eq!(without("xabcy abc", &secrets(&["abc"])), "xabcy [redacted]");
         assert_eq!(without("äé", &secrets(&["é"])), "äé");
     }
 
@@ -413,8 +415,9 @@ mod tests {
         );
         let mut intent = Intent::new(Operation::Update);
         intent.unset("a");
+        intent.unset("old");
         rules.apply(&mut intent);
-        assert!(intent.unset.iter().eq(["b"]));
+        assert!(intent.unset.iter().eq(["b"]), "what there is no more is not unset either");
         let mut intent = Intent::new(Operation::Create);
         rules.apply(&mut intent);
         assert_eq!(intent.fields.to_json(), r#"{"kind":"plain"}"#);
@@ -431,5 +434,42 @@ mod tests {
         assert_eq!(serde_json::from_str::<Model>(&written).unwrap(), model);
         let wrong = serde_json::from_str::<Model>(r#"{"types":{"note":{"referenced":{}}}}"#).unwrap_err();
         assert!(wrong.to_string().contains("referenced"), "{wrong}");
+    }
+
+    #[test]
+    fn an_answer_that_repeats_a_secret_is_shown_without_it() {
+        let of = TypeModel { sensitive: ["pin".to_string()].into(), ..TypeModel::default() };
+        let model = Model { types: [("card".to_string(), of)].into(), ..Model::default() };
+        let fields = Fields::from([("pin", 4711), ("floor", 3)]);
+        let answer = "4711 is too easy on floor 3";
+        assert_eq!(model.clean("card", &fields, answer), "[redacted] is too easy on floor 3");
+        assert_eq!(model.clean("note", &fields, answer), answer);
+        // Of two of which one begins with the other, nothing is left.
+        let fields = Fields::parse(r#"{"pin":["hunter","hunter2"]}"#).unwrap();
+        assert_eq!(model.clean("card", &fields, "not hunter2"), "not [redacted]");
+    }
+
+    #[test]
+    fn every_policy_reads_back_its_word() {
+        for policy in WhenDead::ALL {
+            let word = alloc::format!("\"{}\"", policy.as_str());
+            assert_eq!(serde_json::from_str::<WhenDead>(&word).unwrap(), policy, "{word}");
+        }
+    }
+
+    #[test]
+    fn upcasts_are_equal_by_their_rules_and_code_only_with_itself() {
+        let rules = |old: &str| {
+            Upcast::Rules(UpcastRules { remove: [old.to_string()].into(), ..UpcastRules::default() })
+        };
+        assert_eq!(rules("a"), rules("a"));
+        assert_ne!(rules("a"), rules("b"));
+        let code = || Upcast::code(|_: &mut Intent| Ok(()));
+        let one = code();
+        assert_eq!(one, one.clone());
+        assert_ne!(one, code());
+        assert_ne!(one, rules("a"));
+        assert_eq!(alloc::format!("{one:?}"), "Code(..)");
+        assert!(alloc::format!("{:?}", rules("old_name")).contains("old_name"));
     }
 }

@@ -111,4 +111,21 @@ mod tests {
         assert!(confirmed(&Change::create("note", "1").set("a", 1).intent, None, None).complete);
         assert!(confirmed(&update, Some(&base(Fields::new(), true)), None).complete);
     }
+
+    #[test]
+    fn what_the_backend_has_already_is_not_sent() {
+        let whole = base(Fields::from([("a", 1)]), true);
+        let part = base(Fields::from([("a", 1)]), false);
+        let gone = Base { body: Body::Deleted, version: None, complete: true };
+        let delete = Change::delete("note", "1").intent;
+        assert_eq!(dirty_part(&delete, Some(&gone)), None);
+        assert_eq!(dirty_part(&delete, Some(&whole)), Some(delete.clone()));
+        let replace = Change::replace("note", "1").set("a", 1).intent;
+        assert_eq!(dirty_part(&replace, Some(&whole)), None);
+        assert_eq!(dirty_part(&replace, Some(&part)), Some(replace.clone()), "it may have more fields");
+        let upsert = Change::upsert("note", "1").set("a", 1).intent;
+        assert_eq!(dirty_part(&upsert, Some(&whole)), None);
+        let update = Change::update("note", "1").set("a", 1).intent;
+        assert_eq!(dirty_part(&update, Some(&part)), None);
+    }
 }

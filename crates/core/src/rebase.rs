@@ -301,6 +301,15 @@ mod tests {
                 send(Update, r#"{"a":2}"#),
                 false,
             ),
+            // What may have to make the record still may.
+            (
+                whole(r#"{"a":1,"b":1}"#),
+                intent(Upsert, r#"{"a":2}"#),
+                live(r#"{"a":1,"b":9}"#),
+                live(r#"{"a":2,"b":9}"#),
+                send(Upsert, r#"{"a":2}"#),
+                false,
+            ),
             // A record never read: what we did not touch is the backend's, and no clash.
             (
                 None,
@@ -358,12 +367,30 @@ mod tests {
             (Answer::Remove, Body::Deleted, End::Decided),
             (Answer::Value(Value::Object(Fields::from([("a", 7)]))), live(r#"{"a":7}"#), End::Decided),
             (Answer::Value(Value::Bool(true)), live(r#"{"a":2,"b":1}"#), End::Ask),
+            (
+                Answer::Value(Value::Object(Fields::from([("a", f64::NAN)]))),
+                live(r#"{"a":2,"b":1}"#),
+                End::Ask,
+            ),
             (Answer::Ask, live(r#"{"a":2,"b":1}"#), End::Ask),
         ];
         for (answer, result, end) in rows {
             rules.resolver("mine", move |_| answer.clone());
             let rebased = rebase(made_on.as_ref(), &edit, &Body::Deleted, rules.of("t"), None);
             assert_eq!((rebased.result, rebased.clash.map(|clash| clash.end)), (result, Some(end)));
+        }
+    }
+
+    #[test]
+    fn a_field_that_was_never_read_can_be_removed_all_the_same() {
+        let rules = Rules::new(Strategy::FieldMerge);
+        let mut change = intent(Operation::Update, "{}");
+        change.unset("b");
+        for made_on in [base(live(r#"{"a":1}"#), false), None] {
+            let there = live(r#"{"a":1,"b":9}"#);
+            let rebased = rebase(made_on.as_ref(), &change, &there, rules.of("t"), Some(Side::Local));
+            assert_eq!(rebased.result, live(r#"{"a":1}"#), "{made_on:?}");
+            assert_eq!(rebased.intent, Some(change.clone()));
         }
     }
 }

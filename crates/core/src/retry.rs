@@ -100,9 +100,11 @@ mod tests {
     #[test]
     fn a_fleet_does_not_come_back_at_once() {
         let config = RetryConfig::default();
-        let waits: alloc::collections::BTreeSet<_> =
-            (0..1000_u32).map(|n| backoff(&config, &n.to_be_bytes(), 8, Jitter::Full, None)).collect();
-        assert!(waits.len() > 950, "{} different waits of 1000", waits.len());
+        for jitter in [Jitter::Full, Jitter::Equal] {
+            let waits: alloc::collections::BTreeSet<_> =
+                (0..1000_u32).map(|n| backoff(&config, &n.to_be_bytes(), 8, jitter, None)).collect();
+            assert!(waits.len() > 950, "{} different waits of 1000", waits.len());
+        }
     }
 
     #[test]
@@ -137,5 +139,54 @@ mod tests {
     #[test]
     fn the_same_attempt_waits_the_same() {
         assert_eq!(wait(3, Jitter::Full, None), wait(3, Jitter::Full, None));
+    }
+
+    /// As another program computes it: FNV-1a over the subject and the count, then the finaliser of SplitMix64.
+    #[test]
+    fn a_run_can_be_replayed_on_any_machine_and_by_any_version() {
+        let rows: [(u64, &[u8], u32, u64, u64); 3] = [
+            (0, b"task", 1, 422, 405),
+            (7, b"task", 5, 215, 4_515),
+            (u64::MAX, b"call", 12, 81_268, 657_766),
+        ];
+        for (seed, subject, failures, full, equal) in rows {
+            let config = RetryConfig { seed, ..RetryConfig::default() };
+            let wait = |jitter| backoff(&config, subject, failures, jitter, None);
+            assert_eq!(wait(Jitter::Full), Duration::from_millis(full));
+            assert_eq!(wait(Jitter::Equal), Duration::from_millis(equal));
+        }
+    }
+
+    #[test]
+    fn a_wait_of_nothing_can_be_asked_for() {
+        for base in [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(3)] {
+            let config = RetryConfig { base, cap: base, ..RetryConfig::default() };
+            for n in 0..50_u32 {
+                for jitter in [Jitter::Full, Jitter::Equal] {
+                    assert!(backoff(&config, &n.to_be_bytes(), 1, jitter, None) <= base);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_is_at_a_shared_moment_already_stays_there() {
+        let config = RetryConfig { seed: 12_345, ..RetryConfig::default() };
+        let now = Timestamp(1_700_000_000_000);
+        let moment = together(&config, 8, now, now);
+        assert_eq!(together(&config, 8, moment, moment), moment);
+        assert_eq!(together(&config, 8, Timestamp(moment.0 + 1), moment), moment);
+        assert!(together(&config, 8, Timestamp(moment.0 + 1), Timestamp(moment.0 + 1)) > moment);
+    }
+
+    #[test]
+    fn replicas_have_moments_of_their_own_however_large_their_seeds_are() {
+        let now = Timestamp(1_700_000_000_000);
+        let moment = |n: u64| {
+            let seed = u64::MAX - n * 0x0123_4567_89ab;
+            together(&RetryConfig { seed, ..RetryConfig::default() }, 8, now, now)
+        };
+        let moments: alloc::collections::BTreeSet<_> = (0..50).map(moment).collect();
+        assert!(moments.len() > 45, "{} of 50", moments.len());
     }
 }

@@ -538,3 +538,42 @@ pub enum StoreError {
     #[error("the store is closed")]
     Closed,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_the_feed_was_read_comes_back_from_a_row_as_it_was() {
+        let begun = PullState { reading: 2, asks: 3, sweep: true, again: true, ..PullState::default() };
+        for state in [PullState::default(), PullState { cursor: Some("7".into()), ..begun.clone() }, begun] {
+            let row = serde_json::to_string(&state).unwrap();
+            assert_eq!(serde_json::from_str::<PullState>(&row).unwrap(), state, "{row}");
+        }
+        // Rows from before there was a look for missing records are read, and are written as they were.
+        let old = r#"{"cursor":"7","reading":1,"sweep":false,"types":["note"]}"#;
+        let state: PullState = serde_json::from_str(old).unwrap();
+        assert_eq!(serde_json::to_string(&state).unwrap(), old);
+    }
+
+    /// By the marks of records it is known which of them a reading anew should have brought.
+    #[test]
+    fn what_was_heard_of_later_has_a_greater_mark() {
+        let reading = |reading, asks| PullState { reading, asks, sweep: true, ..PullState::default() };
+        let ended = |of| PullState { cursor: Some("7".into()), sweep: false, ..reading(of, 3) };
+        let marks = [
+            ended(1).made(),
+            reading(2, 0).made(),
+            reading(2, 1).heard_of(),
+            reading(2, 2).heard_of(),
+            reading(2, 2).brought(),
+            reading(3, 0).made(),
+        ];
+        assert!(marks.is_sorted_by(|a, b| a < b), "{marks:?}");
+        assert_eq!(ended(2).made(), ended(2).brought(), "it comes behind the cursor");
+        let now = reading(2, 2);
+        let missed = marks.map(|mark| now.misses(mark));
+        assert_eq!(missed, [true, true, true, false, false, false]);
+        assert!(!ended(2).misses(ended(2).made()));
+    }
+}

@@ -483,4 +483,51 @@ mod tests {
             assert_eq!(from.may_become(StateKind::InFlight), sendable, "{from:?}");
         }
     }
+
+    #[test]
+    fn every_word_that_is_stored_and_shown_is_one_of_its_own() {
+        let words: Vec<&str> = Verdict::ALL.into_iter().map(Verdict::as_str).collect();
+        assert_eq!(words.iter().collect::<BTreeSet<_>>().len(), Verdict::ALL.len());
+        let read = |word: &str| serde_json::from_str(&alloc::format!("\"{word}\"")).unwrap();
+        let verdicts: Vec<Verdict> = words.into_iter().map(read).collect();
+        assert_eq!(verdicts, Verdict::ALL, "the same word in a row, in JSON and on the screen");
+        for orphaned in Orphaned::ALL {
+            let word = alloc::format!("\"{}\"", orphaned.as_str());
+            assert_eq!(serde_json::from_str::<Orphaned>(&word).unwrap(), orphaned, "{word}");
+        }
+    }
+
+    #[test]
+    fn terms_come_back_from_a_store_as_they_were() {
+        for orphaned in Orphaned::ALL {
+            let terms =
+                Terms { orphaned, tags: ["tag".into()].into(), at_most_once: true, ..Terms::default() };
+            let text = serde_json::to_string(&terms).unwrap();
+            assert_eq!(serde_json::from_str::<Terms>(&text).unwrap(), terms, "{text}");
+        }
+        assert_eq!(serde_json::to_string(&Terms::default()).unwrap(), "{}", "most tasks have none");
+    }
+
+    #[test]
+    fn of_many_failures_the_first_and_the_last_are_kept() {
+        let note = |n: i64| FailureNote {
+            kind: FailureKind::Transient,
+            code: None,
+            message: String::new(),
+            answer: None,
+            at: Timestamp(n),
+        };
+        let moments = |history: &History| history.notes().iter().map(|note| note.at.0).collect::<Vec<_>>();
+        let mut history: History = (0..3).map(note).collect();
+        assert_eq!(moments(&history), [0, 1, 2]);
+        (3..40).for_each(|n| history.push(note(n)));
+        assert_eq!(moments(&history)[0], 0);
+        assert_eq!(moments(&history)[1..], (25..40).collect::<Vec<_>>());
+        assert_eq!(moments(&history).len(), History::MAX);
+        history.renew(note(99));
+        assert_eq!((moments(&history).len(), history.last().unwrap().at.0), (History::MAX, 99));
+        assert!(!moments(&history).contains(&39), "it told the same");
+        history.renew(FailureNote { kind: FailureKind::Rejected, ..note(100) });
+        assert_eq!(moments(&history)[History::MAX - 2..], [99, 100]);
+    }
 }

@@ -147,6 +147,20 @@ mod tests {
         let after = before.tick(Timestamp(1_668_000_000_000));
         assert!(after > before);
         assert!(after.to_string() > before.to_string());
+        assert_eq!(alloc::format!("{after:?}"), "1700000000000-00001");
+        assert_eq!(Hlc::parse(&alloc::format!("{after:?}")), Some(after));
+    }
+
+    #[test]
+    fn two_changes_within_one_millisecond_have_an_order() {
+        let wall = Timestamp(1_700_000_000_000);
+        let mut last = Hlc::default();
+        for _ in 0..3 {
+            let next = last.tick(wall);
+            assert!(next > last && next.wall_ms == wall.0);
+            last = next;
+        }
+        assert_eq!(last.tick(Timestamp(wall.0 + 1)), Hlc { wall_ms: wall.0 + 1, counter: 0 });
     }
 
     #[test]

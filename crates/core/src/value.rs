@@ -299,13 +299,14 @@ impl Serialize for Fields {
     }
 }
 
-struct ValueVisitor;
+/// Reads any value; in the place of another one it says what was expected.
+struct ValueVisitor(&'static str);
 
 impl<'de> Visitor<'de> for ValueVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+        f.write_str(self.0)
     }
     fn visit_unit<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
@@ -352,13 +353,13 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+        deserializer.deserialize_any(ValueVisitor("a JSON value"))
     }
 }
 
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_map(ValueVisitor)? {
+        match deserializer.deserialize_map(ValueVisitor("a JSON object"))? {
             Value::Object(fields) => Ok(fields),
             _ => Err(de::Error::custom("expected an object")),
         }
@@ -404,6 +405,8 @@ mod tests {
             ("[1,{\"a\":2}]", "[1,{\"a\":2.0}]", false),
             ("{\"a\":1,\"b\":null}", "{\"b\":null,\"a\":1}", true),
             ("-0.0", "0.0", false),
+            ("[1,\"a\"]", "[1,\"a\"]", true),
+            ("[[],1.0]", "[[],1]", false),
         ];
         for (a, b, alike) in rows {
             let (a, b) = (Value::parse(a).unwrap(), Value::parse(b).unwrap());
@@ -422,7 +425,20 @@ mod tests {
             let text = alloc::format!("[\"9\\\"9\",{large}]");
             assert_eq!(Value::parse(&text), Err(ValueError::IntegerTooLarge(large.into())));
         }
-        assert!(Value::parse("\"100000000000000000001\"").is_ok());
+        for text in [
+            "100000000000000000001",
+            "999999999999999999999999",
+            "no 999999999999999999999999",
+            "\\\"-99999999999999999999999",
+            "\\\\",
+        ] {
+            let text = alloc::format!("[\"{text}\",1]");
+            assert_eq!(
+                serde_json::to_string(&Value::parse(&text).unwrap()).unwrap(),
+                text,
+                "words are not numbers"
+            );
+        }
         assert!(Value::parse("1e300").is_ok());
     }
 
@@ -463,6 +479,12 @@ mod tests {
         }
         assert_eq!(Fields::parse("[1]"), Err(ValueError::NotAnObject));
         assert_eq!(Value::from(f64::NAN).check(), Err(ValueError::NotFinite));
+        for odd in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(
+                serde_json::to_string(&Value::from(odd)).is_err(),
+                "{odd} is not written as something else"
+            );
+        }
         for beyond in [i128::from(u64::MAX) + 1, i128::from(i64::MIN) - 1] {
             let value = Value::List([Value::Number(Number::Integer(beyond))].into());
             assert_eq!(value.check(), Err(ValueError::IntegerTooLarge(beyond.to_string())));
@@ -481,5 +503,22 @@ mod tests {
     #[test]
     fn absent_differs_from_null() {
         assert_ne!(Fields::parse(r#"{"a":null}"#), Fields::parse("{}"));
+    }
+
+    #[test]
+    fn values_are_shown_as_they_are_written() {
+        for text in ["null", "true", "-1", "1.0", "\"a\"", "[1, \"b\"]", "{\"a\": [2], \"b\": {\"c\": null}}"]
+        {
+            let value = Value::parse(text).unwrap();
+            assert_eq!(alloc::format!("{value:?}"), text);
+        }
+        let fields = Fields::parse("{\"a\":1}").unwrap();
+        assert_eq!(alloc::format!("{fields:?} {:?}", Number::Float(0.5)), "{\"a\": 1} 0.5");
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_fields_is_named_and_what_should() {
+        let error = serde_json::from_str::<Fields>("7").unwrap_err().to_string();
+        assert!(error.contains("integer `7`") && error.contains("expected a JSON object"), "{error}");
     }
 }

@@ -115,6 +115,7 @@ fn every_rule_in_and_out_of_its_element() {
         ("counter", L, "10", "12", "12", "14", Merged, None),
         ("counter", L, "10", "7", "10.0", "7", Local, None), // never reached: only one side changed
         ("counter", L, "∅", "2", "3", "5", Merged, None),
+        ("counter", L, "∅", "2", "2", "4", Merged, None),
         ("counter", L, "0", "18446744073709551615", "1", "18446744073709551615", Local, Some(Overflow)),
         ("counter", R, "0", "1.5", "1", "1", Remote, Some(WrongKind)),
         ("counter", L, "?", "2", "3", "2", Local, Some(NoBase)),
@@ -389,4 +390,89 @@ fn objects_are_taken_apart_down_to_a_bound() {
     let merged = merge::fields(BaseFields::Whole(&base), &local, &remote, rules.of("t"), None);
     assert_eq!(merged.fields, local);
     assert_eq!(merged.conflicts[0].path.0.len(), 128);
+}
+
+/// Two that both counted from one number have counted twice; of other sides that agree nothing can be added up.
+#[test]
+fn two_sides_that_agree_are_no_conflict_where_nothing_can_be_counted() {
+    let rows = [
+        ("?", "2"),
+        ("1", "1"),
+        ("1.5", "2"),
+        ("null", "2"),
+        ("1", "2.5"),
+        ("1", "\"two\""),
+        ("1", "∅"),
+        ("0", "18446744073709551615"),
+    ];
+    for (base, both) in rows {
+        let merged = merge_field(&with("counter"), base, both, both, Some(Side::Local));
+        assert_eq!(merged.fields, field(both), "{base} {both}");
+        assert!(merged.conflicts.is_empty() && merged.still_dirty.is_empty(), "{base} {both}: {merged:?}");
+    }
+}
+
+#[test]
+fn what_is_never_taken_apart_is_not_counted_inside_either() {
+    for (whole, result) in [("immutable", "2"), ("custom(nobody)", "2"), ("lww", "3")] {
+        let mut rules = with(whole);
+        rules.declare("t.f.n=counter").unwrap();
+        let of = |n: &str| format!(r#"{{"n":{n}}}"#);
+        let merged = merge_field(&rules, &of("1"), &of("2"), &of("2"), Some(Side::Local));
+        assert_eq!(merged.fields, field(&of(result)), "{whole}");
+    }
+}
+
+#[test]
+fn a_groups_resolver_is_told_what_both_sides_began_with_if_that_is_known() {
+    let of = |amount: i32, currency: &str| {
+        Fields::from([("amount", amount.into()), ("currency", Value::from(currency))])
+    };
+    let (base, local, remote) = (of(1, "EUR"), of(2, "EUR"), of(1, "USD"));
+    for (known, result) in [(BaseFields::Whole(&base), of(1, "EUR")), (BaseFields::Nothing, of(9, "?"))] {
+        let mut rules = Rules::new(Strategy::FieldMerge);
+        rules.declare("t.amount+currency=custom(back)").unwrap();
+        rules.resolver("back", |dispute| match dispute.base {
+            BaseValue::Present(base) => Answer::Value(base.clone()),
+            _ => Answer::Value(Fields::from([("amount", 9.into()), ("currency", Value::from("?"))]).into()),
+        });
+        let merged = merge::fields(known, &local, &remote, rules.of("t"), None);
+        assert_eq!(merged.fields, result);
+    }
+}
+
+#[test]
+fn one_side_taken_as_a_whole_is_written_down_as_its_own_rule() {
+    let base = field("1");
+    let rows = [(Side::Local, FieldRule::Client, "2"), (Side::Remote, FieldRule::Server, "3")];
+    for (side, rule, result) in rows {
+        let merged = merge::whole(side, BaseFields::Whole(&base), &field("2"), &field("3"));
+        assert_eq!(merged.fields, field(result));
+        let conflict = &merged.conflicts[0];
+        assert_eq!((&conflict.rule, conflict.chosen), (&rule, Chosen::from(side)));
+    }
+}
+
+#[test]
+fn an_item_that_one_side_took_out_and_the_other_left_alone_is_out() {
+    let base = r#"[{"id":1,"a":1},{"id":2,"a":1}]"#;
+    let (without, edited) = (r#"[{"id":1,"a":2}]"#, r#"[{"id":1,"a":3},{"id":2,"a":1}]"#);
+    for (local, remote) in [(without, edited), (edited, without)] {
+        let merged = merge_field(&with("keyed_list(id)"), base, local, remote, Some(Side::Remote));
+        let left = if remote == edited { r#"[{"id":1,"a":3}]"# } else { without };
+        assert_eq!(merged.fields, field(left), "{merged:?}");
+        let paths: Vec<String> = merged.conflicts.iter().map(|conflict| conflict.path.to_string()).collect();
+        assert_eq!(paths, ["f", "f[1].a"], "nothing is asked about the other one");
+    }
+}
+
+#[test]
+fn nothing_is_added_up_in_the_items_of_a_list_of_which_nobody_knows_how_it_began() {
+    let mut rules = with("keyed_list(id)");
+    rules.declare("t.f.n=counter").unwrap();
+    let of = |n: i32| format!(r#"[{{"id":1,"n":{n}}}]"#);
+    for (base, result) in [("?", 3), ("∅", 5), (of(1).as_str(), 4)] {
+        let merged = merge_field(&rules, base, &of(2), &of(3), Some(Side::Remote));
+        assert_eq!(merged.fields, field(&of(result)), "{base}");
+    }
 }

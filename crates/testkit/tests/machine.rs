@@ -12,7 +12,7 @@ use landfall_core::entity::{Base, Body, RemoteEntity};
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
 use landfall_core::id::{EntityKey, Entropy, Version};
-use landfall_core::machine::{Effect, Enqueued, Leadership, SessionEnd};
+use landfall_core::machine::{Cancelled, Effect, Enqueued, Leadership, Machine, SessionEnd};
 use landfall_core::store::{ConflictQuery, Store};
 use landfall_core::task::{TaskState, Verdict};
 use landfall_core::time::{Mono, Now, Timestamp};
@@ -485,6 +485,33 @@ fn handing_back_leaves_nothing_in_flight() {
     assert!(lease.holder.is_empty());
 }
 
+/// Also what waited for its turn after a call that was too large.
+#[test]
+fn what_was_handed_back_is_nobodys_and_is_planned_anew_by_the_next_run() {
+    let push = landfall_core::config::PushConfig { calls_max: 1, ..Default::default() };
+    let mut bench = Bench::with(Config { push, ..Config::default() }, EffectClass::OneEffect);
+    for id in ["1", "2"] {
+        bench.enqueue(Change::create("note", id).set("a", 1)).unwrap();
+    }
+    bench.sync();
+    bench.step(|step, _| step.stop_session());
+    bench.sync();
+    assert_eq!(bench.sent.len(), 2, "what was under way stands in nobody's way");
+    let batch = bench.last_sent();
+    bench.step(|step, tx| {
+        let failure = Failure::new(FailureKind::TooLarge, Delivery::Answered, "413");
+        step.pushed(tx, batch.call, &Err(failure)).unwrap();
+        step.stop_session();
+    });
+    assert_eq!((bench.sent.len(), bench.counts().in_flight), (2, 0), "nothing is under way");
+    bench.sync();
+    assert_eq!(
+        (bench.sent.len(), bench.counts().in_flight),
+        (3, 1),
+        "one by one, written down before it goes"
+    );
+}
+
 /// A backend that said once that it cannot be read, such as one that was being set up, is asked again now and then.
 #[test]
 fn reading_that_was_given_up_for_one_run_is_tried_in_the_next() {
@@ -709,4 +736,143 @@ fn a_damaged_row_that_a_dead_process_had_under_way_is_set_apart_and_the_others_g
     assert_eq!((batch.tasks.len(), batch.tasks[0].entity.entity_id.as_str()), (1, "2"));
     bench.apply(&batch, "1");
     assert_eq!((bench.counts().dead, bench.counts().total()), (1, 1), "nothing is under way for ever");
+}
+
+/// Whoever drives the machine may ask for the lease as often as it likes.
+#[test]
+fn who_holds_the_lease_and_asks_for_it_again_loses_nothing_that_is_under_way() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let lease = bench.store.begin().unwrap().lease().unwrap();
+    let answer = bench.step(|step, tx| step.lead(tx, "me", &|_| true).unwrap());
+    assert_eq!(answer, Leadership::Held);
+    assert_eq!(bench.store.begin().unwrap().lease().unwrap(), lease);
+    assert_eq!((bench.counts().in_flight, bench.sent.len()), (1, 1));
+}
+
+/// The app did not hear whether its change was taken, and hands it in once more.
+#[test]
+fn a_change_that_repeats_one_of_unknown_outcome_makes_no_second_task() {
+    let mut bench = Bench::new();
+    let first = bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    let repeat = |n: i32| Change::create("note", "1").set("a", n).repeat_of(first.task.unwrap());
+    let again = bench.enqueue(repeat(1)).unwrap();
+    assert_eq!((again.task, again.outcome), (first.task, Enqueued::Repeated));
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(bench.enqueue(repeat(1)).unwrap().outcome, Enqueued::Repeated, "also when it has ended");
+    assert_eq!(bench.counts().total(), 0);
+}
+
+/// Two processes may call themselves the same; by the number of its lease each of them is one of its own.
+#[test]
+fn every_new_holder_of_the_lease_has_a_higher_number_also_one_of_the_same_name() {
+    let mut bench = Bench::new();
+    let fence = |bench: &mut Bench| bench.store.begin().unwrap().lease().unwrap().unwrap().fence;
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let (first, batch) = (fence(&mut bench), bench.last_sent());
+    let stale = bench.machine.clone();
+    bench.crash();
+    bench.sync();
+    assert!(fence(&mut bench) > first);
+    // The first one was only stopped: what it hears is not its own any more.
+    bench.machine = stale;
+    bench.outcome(
+        &batch,
+        &Outcome::Rejected(Rejection { code: "no".into(), message: "no".into(), answer: None }),
+    );
+    assert!(bench.events.contains(&Event::LeaseLost));
+    assert_eq!((bench.counts().in_flight, bench.counts().dead), (1, 0), "it belongs to the new holder");
+}
+
+/// Of what a process had under way when it died nobody knows how far it got, however the next try ends.
+#[test]
+fn what_a_dead_process_had_under_way_stays_of_unknown_fate_until_the_backend_speaks() {
+    let mut bench = Bench::new();
+    let receipt = bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    bench.crash();
+    bench.sync();
+    let again = bench.last_sent();
+    assert_eq!((bench.sent.len(), again.tasks[0].attempt), (2, 1), "it has left once already");
+    bench.fail(&again, FailureKind::Unreachable, Delivery::NotSent);
+    let task = bench.tasks().remove(0);
+    assert!(matches!(task.state, TaskState::Unknown { .. }), "{task:?}");
+    let cancelled = bench.step(|step, tx| step.cancel(tx, receipt.task.unwrap()).unwrap());
+    assert_eq!(cancelled, Cancelled::Requested, "it may have taken effect");
+}
+
+/// Another machine on the same store, which looks again and again whether it may lead.
+fn rival_leads(bench: &mut Bench, rival: &mut Machine, gone: bool) -> Leadership {
+    let now = Now { wall: Timestamp(bench.wall_ms), mono: Mono(bench.mono_ms) };
+    let mut step = rival.step(now, Entropy([77; 32]));
+    let mut tx = bench.store.begin().unwrap();
+    step.start_session(SessionEnd::OnePass);
+    let answer = step.lead(&mut *tx, "rival", &|_| gone).unwrap();
+    step.finish(&mut *tx).unwrap();
+    tx.commit().unwrap();
+    rival.apply(step);
+    answer
+}
+
+/// It waits for a call that takes long, or for a backend that asked for calm: it lives, and says so in time.
+#[test]
+fn a_holder_that_lives_is_never_taken_over_however_little_it_does() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let mut rival = open(&mut bench.store, Config::default(), capabilities(EffectClass::OneEffect), 9);
+    let end = bench.mono_ms + 60_000;
+    while bench.mono_ms < end {
+        bench.pass(Duration::from_millis(200));
+        assert!(matches!(rival_leads(&mut bench, &mut rival, false), Leadership::Elsewhere { .. }));
+        bench.run();
+    }
+    assert!(bench.machine.leads());
+}
+
+#[test]
+fn who_has_lost_the_lease_reads_nothing_more() {
+    let mut bench = Bench::reading();
+    bench.sync();
+    let (call, _) = bench.pages.last().cloned().expect("a page is asked for");
+    let mut rival = open(&mut bench.store, Config::default(), bench::with_feed(), 9);
+    assert_eq!(rival_leads(&mut bench, &mut rival, true), Leadership::Held);
+    bench.wait(Config::default().lease.term);
+    assert!(bench.events.contains(&Event::LeaseLost));
+    assert!(bench.cancelled.contains(&call), "its answer would be worth nothing");
+}
+
+/// A call that was too large is cut in two, and the other half waits its turn; by then another process may have it.
+#[test]
+fn who_leads_again_sends_nothing_that_was_planned_before_it_lost_the_lease() {
+    let push = landfall_core::config::PushConfig { calls_max: 1, ..Default::default() };
+    let mut bench = Bench::with(Config { push, ..Config::default() }, EffectClass::OneEffect);
+    for id in ["1", "2"] {
+        bench.enqueue(Change::create("note", id).set("a", 1)).unwrap();
+    }
+    bench.sync();
+    let whole = bench.last_sent();
+    bench.fail(&whole, FailureKind::TooLarge, Delivery::Answered);
+    let half = bench.last_sent();
+    assert_eq!((whole.tasks.len(), half.tasks.len(), bench.sent.len()), (2, 1, 2));
+    let mut rival = open(&mut bench.store, Config::default(), capabilities(EffectClass::OneEffect), 9);
+    assert_eq!(rival_leads(&mut bench, &mut rival, true), Leadership::Held);
+    bench.wait(Config::default().lease.term);
+    assert!(bench.events.contains(&Event::LeaseLost));
+    bench.apply(&half, "1");
+    // The rival dies, and is taken over in its turn.
+    for _ in 0..100 {
+        bench.wait(Duration::from_millis(200));
+    }
+    assert_eq!(bench.sent.len(), 3);
+    assert_eq!(bench.last_sent().tasks[0].entity.entity_id, "2");
+    assert_eq!(
+        (bench.counts().in_flight, bench.counts().unknown),
+        (1, 0),
+        "what is sent is written down first"
+    );
 }

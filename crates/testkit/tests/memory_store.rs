@@ -12,7 +12,9 @@ use landfall_core::store::{
 };
 use landfall_core::task::{JournalEntry, Standing, StateKind, Task, Terms};
 use landfall_core::time::Timestamp;
-use landfall_testkit::conformance::store::{StoreUnderTest, broken_promises, run_all};
+use landfall_testkit::conformance::store::{
+    CASES, SEEDS, StoreUnderTest, broken_promises, compare_with_the_model,
+};
 use std::sync::{Arc, Mutex};
 
 /// What a store does wrong.
@@ -620,7 +622,18 @@ fn settled(record: &ConflictRecord) -> ConflictRecord {
 
 #[test]
 fn the_memory_store_keeps_every_promise() {
-    run_all(&Memory::with(Fault::None));
+    for case in CASES {
+        println!("{}", case.name);
+        (case.run)(&Memory::with(Fault::None));
+    }
+}
+
+#[test]
+fn random_work_on_the_memory_store_agrees_with_the_model() {
+    for seed in SEEDS {
+        println!("seed {seed}");
+        compare_with_the_model(&Memory::with(Fault::None), seed);
+    }
 }
 
 #[test]
@@ -642,4 +655,72 @@ fn the_suite_notices_every_fault() {
         println!("{fault:?}: {named} cases, {} random runs", broken.len() - named);
         assert!(named > 0, "no case of the suite noticed {fault:?}");
     }
+}
+
+#[test]
+fn what_was_rolled_back_leaves_no_trace_in_the_positions() {
+    let mut store = MemoryStore::default();
+    let next = |store: &mut MemoryStore| store.begin().unwrap().next_seq().unwrap();
+    let first = next(&mut store);
+    assert_eq!(next(&mut store), first, "the transaction was dropped");
+    let mut tx = store.begin().unwrap();
+    let point = tx.savepoint().unwrap();
+    assert_eq!(tx.next_seq().unwrap(), first);
+    tx.rollback_to(point).unwrap();
+    assert_eq!(tx.next_seq().unwrap(), first);
+    tx.commit().unwrap();
+    assert!(next(&mut store) > first);
+}
+
+/// A store of the shortest kind: what need not be written is not.
+#[derive(Debug)]
+struct Shortest(MemoryStore);
+
+impl Store for Shortest {
+    fn begin(&mut self) -> Result<Box<dyn StoreTx + '_>, StoreError> {
+        self.0.begin()
+    }
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        self.0.reopen()
+    }
+}
+
+#[test]
+fn a_store_that_says_nothing_of_identities_keeps_one_queue_and_says_so() {
+    let mut store = Shortest(MemoryStore::default());
+    assert_eq!(store.identity(), None);
+    store.switch_identity(None).unwrap();
+    assert!(matches!(store.switch_identity(Some("ann")), Err(StoreError::Misuse(_))));
+    assert_eq!(store.identity(), None);
+    let mut tx = store.begin().unwrap();
+    let seq = tx.next_seq().unwrap();
+    tx.put_task(&landfall_testkit::conformance::store::samples::task(seq, &EntityKey::new("note", "1")))
+        .unwrap();
+    tx.commit().unwrap();
+    let queues = store.identities().unwrap();
+    assert_eq!(
+        queues.iter().map(|(name, counts)| (name.as_deref(), counts.total())).collect::<Vec<_>>(),
+        [(None, 1)]
+    );
+    assert!(store.changed_elsewhere().unwrap(), "it cannot tell, so somebody looks");
+    // Nor does anybody else leave changes in it.
+    let mut tx = store.begin().unwrap();
+    assert!(tx.incoming(10).unwrap().is_empty());
+    assert!(matches!(tx.remove_incoming(1), Err(StoreError::Misuse(_))));
+    assert!(matches!(tx.refuse_incoming(1, "why"), Err(StoreError::Misuse(_))));
+}
+
+#[test]
+fn the_memory_store_says_whose_queue_is_open_and_how_much_is_in_it_but_not_what() {
+    let mut store = MemoryStore::default();
+    assert_eq!(store.identity(), None);
+    store.switch_identity(Some("ann")).unwrap();
+    assert_eq!(store.identity(), Some("ann"));
+    let mut tx = store.begin().unwrap();
+    let seq = tx.next_seq().unwrap();
+    tx.put_task(&landfall_testkit::conformance::store::samples::task(seq, &EntityKey::new("note", "hidden")))
+        .unwrap();
+    tx.commit().unwrap();
+    let shown = format!("{store:?}");
+    assert!(shown.contains("pending: 1") && !shown.contains("hidden"), "{shown}");
 }

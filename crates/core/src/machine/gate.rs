@@ -414,4 +414,13 @@ mod tests {
         assert!(repeats.wait(&config, Mono(u64::MAX / 2)).is_zero());
         assert_eq!(repeats.tenths, 30);
     }
+
+    #[test]
+    fn a_long_quiet_time_saves_up_no_more_repeats_than_the_budget_has() {
+        let config = RetryConfig { budget: 3, ..RetryConfig::default() };
+        let mut repeats = Repeats::full(&config);
+        let later = Mono(3_600_000);
+        (0..3).for_each(|_| repeats.spend(&config, later));
+        assert_eq!(repeats.wait(&config, later), config.budget_every);
+    }
 }

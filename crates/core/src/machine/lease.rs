@@ -80,7 +80,6 @@ impl Step {
                 return self.bury(tx, task, note);
             }
             task.become_state(TaskState::Unknown { retry_at: wall });
-            task.claim_at = None;
             tx.put_task(&task)?;
             // The rest of its group, and whoever has passed it or was passed by it, may have waited for this.
             self.make_claimable(tx, &task)?;

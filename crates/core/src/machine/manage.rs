@@ -248,6 +248,10 @@ impl Step {
             task.claim_at = task.due();
         }
         tx.put_task(&task)?;
+        if task.terms.group.is_some() && task.claim_at.take().is_some() {
+            // The others may have had to wait for this one alone.
+            self.make_claimable(tx, &task)?;
+        }
         Ok(())
     }
 

@@ -104,13 +104,10 @@ fn compare_numbers(a: Number, b: Number) -> Ordering {
 }
 
 fn compare_mixed(n: i128, f: f64) -> Ordering {
-    const TOO_LARGE: f64 = 170_141_183_460_469_231_731_687_303_715_884_105_728.0; // 2^127
-    if f.is_nan() || f >= TOO_LARGE {
+    if f.is_nan() {
         return Ordering::Less;
     }
-    if f < -TOO_LARGE {
-        return Ordering::Greater;
-    }
+    // Beyond 128 bits the cast stops at the last integer, and the rest says which of the two is further out.
     let whole = f as i128;
     let fraction = f - whole as f64;
     n.cmp(&whole).then(0.0_f64.partial_cmp(&fraction).unwrap_or(Ordering::Equal))
@@ -169,6 +166,15 @@ mod tests {
         let mut odd: Vec<Value> = odd.into_iter().map(Value::from).chain([value("3")]).collect();
         odd.sort_by(compare);
         assert_eq!(Ordered(&odd[7]), Ordered(&f64::NAN.into()));
+        let order = |n: i128, f: f64| compare_numbers(Number::Integer(n), Number::Float(f));
+        for n in [i128::from(u64::MAX), 0, i128::from(i64::MIN)] {
+            for (far, expected) in
+                [(1e300, Ordering::Less), (1e38, Ordering::Less), (f64::INFINITY, Ordering::Less)]
+            {
+                assert_eq!(order(n, far), expected, "{n} {far}");
+                assert_eq!(order(n, -far), expected.reverse(), "{n} -{far}");
+            }
+        }
     }
 
     #[test]

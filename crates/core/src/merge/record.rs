@@ -192,7 +192,20 @@ mod tests {
         for (base, local, remote, expected) in rows {
             let decision = record(base.as_ref(), &local, &remote, merged.of("t"), None);
             assert_eq!(decision, expected, "{base:?} {local:?} {remote:?}");
+            let clash = matches!(expected, Edited(_) | Deleted(_));
+            assert_eq!(decision.is_conflict(), clash, "{decision:?}");
         }
+    }
+
+    #[test]
+    fn two_sides_that_counted_to_the_same_number_are_not_taken_for_one() {
+        let mut counted = Rules::new(Strategy::FieldMerge);
+        counted.declare("t.n=counter").unwrap();
+        let decide =
+            |of: &str, base: Option<Base>| record(base.as_ref(), &live(2), &live(2), counted.of(of), None);
+        assert_eq!(decide("t", base(live(1), true)), RecordDecision::MergeFields);
+        assert_eq!(decide("t", base(live(2), true)), RecordDecision::TakeRemote, "nobody counted");
+        assert_eq!(decide("other", base(live(1), true)), RecordDecision::TakeRemote);
     }
 
     #[test]

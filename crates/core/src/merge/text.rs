@@ -287,6 +287,8 @@ mod tests {
             ("a b c", "a c", "a x c"),
             ("one\n", "two\n", "three\n"),
             ("a b", "", "a c"),
+            // Laid over one of the sides once more, what was woven of these would be read otherwise.
+            ("a\na\n", "b\na\n", "a\na\nb\n"),
         ];
         for (base, local, remote) in cases {
             assert_eq!(
@@ -346,5 +348,17 @@ mod tests {
         let edited = |at: &str| base.replace(at, "edited\n");
         let merged = three_way(&base, &edited("b7\n"), &edited("b19000\n")).unwrap();
         assert_eq!(merged.matches("edited").count(), 2);
+    }
+
+    /// So that merging ends, and takes no more memory than a phone has.
+    #[test]
+    fn the_work_is_bounded_also_where_the_texts_have_not_one_word_in_common() {
+        let words = |what: &str, n: usize| (0..n).map(|at| format!("{what}{at}\n")).collect::<String>();
+        let of = |n: usize| {
+            let base = words("b", n);
+            three_way(&base, &words("l", n), &base.replace("b7\n", "edited\n"))
+        };
+        assert_ne!(of(100), Err(Misfit::TooLarge));
+        assert_eq!(of(1_500), Err(Misfit::TooLarge));
     }
 }

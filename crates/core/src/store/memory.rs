@@ -389,12 +389,6 @@ struct MemoryTx<'s> {
     last_point: u64,
 }
 
-impl fmt::Debug for MemoryTx<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryTx").field("steps", &self.undo.len()).finish_non_exhaustive()
-    }
-}
-
 impl Drop for MemoryTx<'_> {
     fn drop(&mut self) {
         self.undo_to(0);
@@ -542,9 +536,8 @@ impl StoreRead for MemoryTx<'_> {
 
     fn claimable(&self, now: Timestamp, limit: usize) -> Result<Page, StoreError> {
         let ready = self.state.ready.iter().map(|(_, seq)| *seq).take(limit);
-        let due = (now > Timestamp::ALWAYS)
-            .then(|| self.state.waiting.range(..=(now, u64::MAX)).map(|(_, seq)| *seq).take(limit));
-        let mut page = self.state.page(ready.chain(due.into_iter().flatten()));
+        let due = self.state.waiting.range(..=(now, u64::MAX)).map(|(_, seq)| *seq).take(limit);
+        let mut page = self.state.page(ready.chain(due));
         page.tasks.sort_by_key(|task| (task.rank(), task.seq));
         page.tasks.truncate(limit);
         Ok(page)

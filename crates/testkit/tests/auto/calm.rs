@@ -233,3 +233,72 @@ fn a_backend_that_answers_a_probe_in_its_own_words_is_there() {
         assert_eq!(bench.sent.len(), if expected.is_none() { 2 } else { 1 });
     }
 }
+
+/// A backend that has just asked for calm is not met by all calls at once, whoever the next process is.
+#[test]
+fn when_the_calm_is_over_one_call_goes_ahead_alone_also_after_a_restart() {
+    let one_by_one = Capabilities { batch_tasks: 1, ..capabilities(EffectClass::OneEffect) };
+    let mut bench = automatic_with(AutoConfig::default(), one_by_one);
+    for n in 0..4 {
+        bench.enqueue(note(&n.to_string())).unwrap();
+    }
+    bench.wait(SECOND);
+    let under_way = bench.sent.clone();
+    ask_for_calm(&mut bench, 5 * MINUTE);
+    bench.fail(&under_way[0], FailureKind::Cancelled, Delivery::NotSent);
+    bench.crash();
+    bench.step(|step, _| step.run_by_itself(AutoConfig::default()));
+    while bench.sent.len() == under_way.len() {
+        until_due(&mut bench, 20 * MINUTE).expect("it goes on");
+    }
+    assert_eq!(bench.sent.len(), under_way.len() + 1, "one goes ahead");
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(bench.sent.len(), under_way.len() + 3, "and the others follow");
+}
+
+/// A calm is over by itself; that another database answers is not.
+#[test]
+fn a_calm_that_is_remembered_never_opens_what_only_a_person_may_open() {
+    let one_by_one = Capabilities { batch_tasks: 1, ..with_probe() };
+    let mut bench = automatic_with(AutoConfig::default(), one_by_one.clone());
+    for name in ["a", "b"] {
+        bench.enqueue(note(name)).unwrap();
+    }
+    bench.wait(SECOND);
+    let under_way = bench.sent.clone();
+    ask_for_calm(&mut bench, 5 * MINUTE);
+    bench.fail(&under_way[0], FailureKind::ServerChanged, Delivery::Answered);
+    // The store refused a commit, and the machine is opened anew.
+    let mut anew = open(&mut bench.store, Config::default(), one_by_one, 77);
+    anew.follow(&bench.machine);
+    bench.machine = anew;
+    for _ in 0..20 {
+        bench.wait(MINUTE);
+        assert_eq!(bench.machine.gate().map(|(kind, _)| kind), Some(FailureKind::ServerChanged));
+    }
+    assert_eq!(bench.sent.len(), under_way.len());
+}
+
+/// Whoever asks for a run: what left last reached nobody, so the way is tried first, without anything of the user's.
+#[test]
+fn a_wish_to_sync_is_a_reason_to_probe_and_not_to_send_blindly() {
+    let mut bench = automatic();
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    refuse(&mut bench, FailureKind::Unreachable);
+    bench.session(SessionEnd::OnePass, Directions::Both);
+    assert_eq!((bench.sent.len(), bench.probes.len()), (1, 1));
+    // Where it cannot be asked, a call goes ahead in its place, and with all the others: it is a fresh start.
+    let one_by_one = Capabilities { batch_tasks: 1, ..capabilities(EffectClass::OneEffect) };
+    let mut bench = automatic_with(AutoConfig::default(), one_by_one);
+    for n in 0..4 {
+        bench.enqueue(note(&n.to_string())).unwrap();
+    }
+    bench.wait(SECOND);
+    for batch in bench.sent.clone() {
+        bench.fail(&batch, FailureKind::Unreachable, Delivery::NotSent);
+    }
+    bench.session(SessionEnd::OnePass, Directions::Both);
+    assert_eq!((bench.sent.len(), bench.probes.len()), (4, 0));
+}

@@ -7,6 +7,7 @@ mod bench;
 
 mod budget;
 mod calm;
+mod gate;
 mod reasons;
 mod runs;
 mod watchdog;

@@ -47,6 +47,8 @@ fn the_next_run_and_its_time() {
     let receipt = bench.enqueue(note("a")).unwrap();
     let at = Timestamp(bench.wall_ms + 200);
     assert_eq!(waits(&mut bench, &receipt), [Wait::NextRun { at }]);
+    let until = one(&mut bench, &receipt, |wait| matches!(wait, Wait::NextRun { .. }));
+    assert_eq!(until, Some(Duration::from_millis(200)));
     bench.wait(SECOND);
     assert_eq!(waits(&mut bench, &receipt), [Wait::Answer]);
 }
@@ -103,6 +105,20 @@ fn when_a_closed_gate_opens_is_told_where_it_opens_by_itself() {
         let live = bench.machine.live(now);
         assert_eq!(live.gate.map(|(why, _)| why), Some(kind));
         assert_eq!(live.gate_until.is_some(), opens, "{kind:?}, by itself: {is_automatic}");
+    }
+}
+
+/// Also where only the app starts runs, the running one waits for what opens by itself.
+#[test]
+fn a_closed_gate_opens_by_itself_for_a_run_that_the_app_has_asked_for_or_for_nobody() {
+    for (kind, opens) in [(FailureKind::Unreachable, true), (FailureKind::Unauthenticated, false)] {
+        let mut bench = Bench::new();
+        let receipt = bench.enqueue(note("a")).unwrap();
+        bench.sync();
+        refuse(&mut bench, kind);
+        bench.step(|step, _| step.credentials_refreshed(false));
+        let until = one(&mut bench, &receipt, |wait| matches!(wait, Wait::Gate { .. }));
+        assert_eq!(until.is_some(), opens, "{kind:?}");
     }
 }
 

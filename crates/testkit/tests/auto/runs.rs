@@ -507,3 +507,28 @@ fn a_machine_that_follows_runs_by_itself_as_the_one_before() {
         assert_eq!(bench.machine.runs_by_itself(), was_automatic, "{case}");
     }
 }
+
+/// A device may believe that it has no network although it has: a good answer counts for more than its word.
+#[test]
+fn a_device_that_was_wrong_about_its_network_is_not_believed_any_longer() {
+    let online = |bench: &mut Bench, online| {
+        bench.step(|step, tx| step.device_changed(tx, &DeviceState::online(online)).unwrap());
+    };
+    let mut bench = automatic_with(AutoConfig::default(), capabilities(EffectClass::OneEffect));
+    online(&mut bench, false);
+    bench.enqueue(note("a")).unwrap();
+    bench.wait(SECOND);
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(bench.machine.device().online, None, "nobody knows");
+    bench.enqueue(note("b")).unwrap();
+    bench.wait(SECOND);
+    refuse(&mut bench, FailureKind::Unreachable);
+    assert!(until_due(&mut bench, 5 * SECOND).is_some(), "it is tried again as in any other trouble");
+    // A network that it knows of is still known after a good answer: the same news again is none.
+    online(&mut bench, true);
+    bench.wait(MINUTE);
+    let batch = bench.last_sent();
+    bench.apply(&batch, "1");
+    assert_eq!(bench.machine.device().online, Some(true));
+}

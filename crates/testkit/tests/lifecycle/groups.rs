@@ -222,3 +222,20 @@ fn the_rest_of_a_group_goes_on_when_one_of_it_turns_out_to_change_nothing() {
     }
     assert_eq!(bench.counts().total(), 0, "{:?}", bench.tasks());
 }
+
+#[test]
+fn a_group_that_was_under_way_when_the_process_died_goes_again_whole() {
+    let mut bench = Bench::new();
+    for name in ["a", "b", "c"] {
+        bench.enqueue(Change::create("note", name).set("n", 1).group("g")).unwrap();
+    }
+    bench.sync();
+    let before = bench.last_sent();
+    bench.crash();
+    bench.sync();
+    assert_eq!((bench.sent.len(), bench.counts().in_flight), (2, 3));
+    let keys = |batch: &landfall_core::adapter::PushBatch| {
+        batch.tasks.iter().map(|task| task.key).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&bench.last_sent()), keys(&before), "under the same keys");
+}

@@ -2,11 +2,13 @@
 
 use super::{all_sent, answer_each, ended, id, ids, modelled, of_type, rejected, task};
 use crate::bench::{Bench, applied, theirs};
+use crate::control::why;
 use landfall_core::adapter::{EffectClass, Outcome};
 use landfall_core::change::Change;
 use landfall_core::config::{Config, ConflictConfig};
 use landfall_core::explain::{Live, Wait, explain};
 use landfall_core::failure::{Delivery, FailureKind};
+use landfall_core::id::TaskId;
 use landfall_core::machine::{Receipt, Scope};
 use landfall_core::merge::rule::{Rules, Strategy};
 use landfall_core::model::{Model, TypeModel, WhenDead};
@@ -360,5 +362,64 @@ fn a_letter_goes_before_a_group_that_begins_anew() {
         bench.apply(&letter, "2");
         bench.sync();
         assert_eq!(bench.last_sent().tasks[0].task_id, id(&first), "{one_record}");
+    }
+}
+
+/// What was passed comes to lie on top again when what has passed it is confirmed: it may still be taken up again.
+#[test]
+fn a_confirmed_change_comes_to_lie_under_the_dead_letter_that_it_has_passed() {
+    let mut bench = modelled(Model { when_dead: WhenDead::Skip, ..Model::default() });
+    bench.hear(theirs("a", r#"{"n":0}"#, "1"));
+    bench.enqueue(Change::update("note", "a").set("n", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &rejected("bad"));
+    bench.enqueue(Change::update("note", "a").set("n", 2)).unwrap();
+    assert_eq!(bench.view("a"), r#"{"n":2}"#);
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "2");
+    assert_eq!(bench.view("a"), r#"{"n":1}"#);
+}
+
+/// A dead letter that was passed is taken up again while the later one is under way.
+#[test]
+fn what_was_passed_waits_for_what_has_passed_it_and_never_the_other_way_round() {
+    let mut bench = modelled(Model { when_dead: WhenDead::Skip, ..Model::default() });
+    for (first, later) in [("a", "a"), ("b", "c")] {
+        let dead = bench.enqueue(Change::update("note", first).set("n", 1).lane("l")).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        bench.outcome(&batch, &rejected("bad"));
+        let passes = bench.enqueue(Change::update("note", later).set("n", 2).lane("l")).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        assert_eq!(batch.tasks[0].task_id, id(&passes));
+        bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+        let again = bench.step(|step, tx| step.requeue(tx, id(&dead)).unwrap());
+        let names = |waits: Vec<Wait>, of: TaskId| {
+            let is_it = |wait: &Wait| {
+                matches!(wait,
+                Wait::EarlierChange(blocker) | Wait::Lane { blocker, .. } if blocker.task == of)
+            };
+            waits.iter().filter(|wait| is_it(wait)).count()
+        };
+        let waits = why(&mut bench, again, &Live::default());
+        assert_eq!(names(waits.clone(), id(&passes)), 1, "{first} {later}: {waits:?}");
+        let waits = why(&mut bench, id(&passes), &Live::default());
+        assert_eq!(names(waits.clone(), again), 0, "{first} {later}: {waits:?}");
+        bench.pass(Duration::from_secs(3_600));
+        bench.sync();
+        // Whether it hears of that, or dies and another process takes over.
+        for _ in 0..2 {
+            assert_eq!(bench.last_sent().tasks[0].task_id, id(&passes), "{first} {later}");
+            bench.crash();
+            bench.sync();
+        }
+        let batch = bench.last_sent();
+        bench.apply(&batch, "1");
+        let batch = bench.last_sent();
+        assert_eq!(batch.tasks[0].task_id, again, "{first} {later}");
+        bench.apply(&batch, "2");
     }
 }

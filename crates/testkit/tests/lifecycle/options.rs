@@ -230,6 +230,41 @@ fn tasks_are_found_by_tag_type_state_and_record_page_by_page() {
     assert_eq!(find_tasks(&*tx, &one, 0, 10).unwrap().page.tasks.len(), 1);
 }
 
+/// A row that cannot be read may be one of those that are asked for: it is told, once, and hides nothing behind it.
+#[test]
+fn damaged_rows_are_told_with_the_page_on_which_they_lie() {
+    let mut bench = Bench::new();
+    let tasks: Vec<_> = (0..6)
+        .map(|n| id(&bench.enqueue(Change::create("note", n.to_string()).set("n", n)).unwrap()))
+        .collect();
+    for damaged in [tasks[1], tasks[4]] {
+        assert!(bench.store.damage(damaged));
+    }
+    let tx = bench.store.begin().unwrap();
+    for filter in [
+        TaskFilter::default(),
+        TaskFilter { state: Some(StateKind::Pending), ..TaskFilter::default() },
+        TaskFilter { entity_type: Some("note".into()), ..TaskFilter::default() },
+    ] {
+        let first = find_tasks(&*tx, &filter, 0, 2).unwrap();
+        let second = find_tasks(&*tx, &filter, first.next.unwrap(), 100).unwrap();
+        let found = |page: &landfall_core::store::Page| (page.tasks.len(), page.damaged.len());
+        assert_eq!((found(&first.page), found(&second.page)), ((2, 1), (2, 1)), "{filter:?}");
+        let lies = |page: &landfall_core::store::Page| page.damaged[0].seq > first.next.unwrap();
+        assert!(!lies(&first.page) && lies(&second.page), "{filter:?}");
+        assert_eq!(second.next, None);
+    }
+    // Of others it is not spoken.
+    let of_one = ("note".to_owned(), "0".to_owned());
+    for (filter, tasks) in [
+        (TaskFilter { state: Some(StateKind::Dead), ..TaskFilter::default() }, 0),
+        (TaskFilter { entity_type: Some(of_one.0), entity_id: Some(of_one.1), ..TaskFilter::default() }, 1),
+    ] {
+        let found = find_tasks(&*tx, &filter, 0, 10).unwrap().page;
+        assert_eq!((found.tasks.len(), found.damaged.len()), (tasks, 0), "{filter:?}");
+    }
+}
+
 #[test]
 fn a_large_change_waits_for_an_unmetered_network() {
     let mut bench = Bench::new();
@@ -450,4 +485,18 @@ fn what_expires_sooner_than_what_was_enqueued_before_ends_in_its_own_time() {
     assert!(bench.machine.next_wakeup().is_some_and(|due| due.0 <= 60_000));
     bench.wait(Duration::from_secs(60));
     assert_eq!(bench.tasks().len(), 1);
+}
+
+#[test]
+fn a_conflict_that_was_settled_can_be_looked_up_for_a_quarter() {
+    let mut bench = Bench::new();
+    bench.hear(theirs("a", r#"{"n":0}"#, "1"));
+    bench.enqueue(Change::update("note", "a").set("n", 1)).unwrap();
+    bench.hear(theirs("a", r#"{"n":9}"#, "2"));
+    assert!(!bench.conflict().is_open());
+    for (days, left) in [(89, 1), (2, 0)] {
+        bench.pass(Duration::from_secs(days * 24 * 3_600));
+        bench.step(|step, tx| step.tidy(tx).map(drop).unwrap());
+        assert_eq!(bench.conflicts().len(), left, "{days}");
+    }
 }

@@ -339,3 +339,58 @@ fn what_moves_before_others_waits_for_the_one_that_is_under_way() {
     new.sync();
     assert_eq!(new.last_sent().tasks[0].task_id, moved, "it was made first");
 }
+
+#[test]
+fn a_damaged_task_is_named_in_an_export_and_the_others_are_in_it() {
+    let mut bench = Bench::new();
+    let tasks: Vec<_> = (0..3)
+        .map(|n| id(&bench.enqueue(Change::create("note", n.to_string()).set("n", n)).unwrap()))
+        .collect();
+    assert!(bench.store.damage(tasks[1]));
+    let (mut whole, mut damaged) = (Vec::new(), Vec::new());
+    each_task(&*bench.store.begin().unwrap(), |task| {
+        match task {
+            Ok(task) => whole.push(task.task_id),
+            Err(row) => damaged.push(row.seq),
+        }
+        Ok::<_, StoreError>(())
+    })
+    .unwrap();
+    assert_eq!((whole, damaged.len()), (vec![tasks[0], tasks[2]], 1));
+}
+
+/// Written by hand, or by a program that lost it: without the bytes that left there is nothing to ask the backend by.
+#[test]
+fn what_was_under_way_without_its_bytes_is_work_that_waits() {
+    let mut old = Bench::new();
+    let receipt = old.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    old.sync();
+    let exported = ExportedTask::from_json(&export(&mut old)[0]).unwrap();
+    assert_eq!(exported.state, StateKind::InFlight);
+    let mut new = Bench::new();
+    let bare = ExportedTask { sent: None, ..exported };
+    assert_eq!(new.step(|step, tx| step.restore(tx, bare)), Ok(true));
+    let taken = task(&mut new, id(&receipt)).unwrap();
+    assert!(matches!(taken.state, TaskState::Pending { .. }), "{taken:?}");
+    new.sync();
+    assert_eq!(all_sent(&new), ["a"]);
+}
+
+#[test]
+fn a_record_keeps_its_name_from_the_backend_in_another_store() {
+    let mut old = Bench::new();
+    old.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    old.sync();
+    let batch = old.last_sent();
+    let named = landfall_core::adapter::Applied {
+        version: Some("1".into()),
+        entity_id: Some("srv".into()),
+        ..Default::default()
+    };
+    old.outcome(&batch, &landfall_core::adapter::Outcome::Applied(named));
+    old.enqueue(Change::update("note", "a").set("n", 2)).unwrap();
+    let mut new = Bench::new();
+    assert_eq!(import(&mut new, &export(&mut old)), 1);
+    new.sync();
+    assert_eq!(all_sent(&new), ["srv"]);
+}

@@ -60,6 +60,7 @@ pub(super) fn a_key_is_forgotten_when_it_is_older_and_its_task_is_gone(harness: 
         assert_eq!(tx.prune_deduplicated(Timestamp(40), 0).unwrap(), 0);
         let point = tx.savepoint().unwrap();
         assert_eq!(tx.prune_deduplicated(Timestamp(40), 2).unwrap(), 2);
+        assert_eq!(known(tx), [true, false, true, false, true, true], "the oldest first");
         assert_eq!(tx.prune_deduplicated(Timestamp(40), 2).unwrap(), 1);
         assert_eq!(tx.prune_deduplicated(Timestamp(40), 2).unwrap(), 0);
         assert_eq!(known(tx), [true, false, false, false, true, true]);
@@ -236,6 +237,16 @@ pub(super) fn records_are_forgotten_and_tasks_are_not(harness: &dyn StoreUnderTe
         assert_eq!(tx.controls().unwrap(), Some(controls(1)));
         fill(tx);
         assert_eq!(left(tx), 9);
+    });
+    // As long as one record is left the feed goes on where it was, whatever else there never was.
+    let mut store = harness.create();
+    commit(store.as_mut(), |tx| {
+        ["1", "2"].iter().for_each(|id| tx.put_entity(&entity(&note(id))).unwrap());
+        tx.put_pull_state(&pull_state(1)).unwrap();
+        assert_eq!(tx.forget_records(1).unwrap(), 1);
+        assert_eq!(tx.pull_state().unwrap(), Some(pull_state(1)));
+        assert_eq!(tx.forget_records(9).unwrap(), 1);
+        assert_eq!(tx.pull_state().unwrap(), None);
     });
 }
 
