@@ -178,6 +178,24 @@ fn a_page_read_in_silence_that_fails_lets_sending_go_on() {
 }
 
 #[test]
+fn a_run_that_begins_anew_does_not_keep_the_silence_of_the_one_before() {
+    let mut bench = having_read(vec![theirs("1", r#"{"a":0}"#, "1")]);
+    bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    for doubt in 1..=2 {
+        let batch = bench.last_sent();
+        bench.apply(&batch, &format!("{}", doubt + 1));
+        bench.page(vec![theirs("1", r#"{"a":0}"#, "1")], "stale", false);
+        bench.enqueue(Change::update("note", "1").set("a", doubt + 1)).unwrap();
+    }
+    assert_eq!(bench.sent.len(), 2);
+    let asked = bench.pages.len();
+    bench.step(|step, _| step.stop_session());
+    bench.sync();
+    assert_eq!((bench.sent.len(), bench.pages.len()), (3, asked + 1));
+}
+
+#[test]
 fn a_failing_pull_never_blocks_push() {
     use FailureKind as Kind;
     for kind in [
@@ -359,6 +377,30 @@ fn what_is_confirmed_while_the_first_page_is_under_way_is_not_missed() {
     assert_eq!(bench.view("1"), r#"{"a":1}"#);
 }
 
+/// Some backends name a state by its content, so that a record can come back to a state that it had before.
+#[test]
+fn a_page_takes_back_what_was_put_aside_before_and_an_echo_from_elsewhere_does_not() {
+    for (by_page, view) in [(true, r#"{"a":1,"b":2}"#), (false, r#"{"a":5}"#)] {
+        let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "x")]);
+        bench.enqueue(Change::update("note", "1").set("b", 2)).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+        bench.page(vec![theirs("1", r#"{"a":5}"#, "y")], "c2", true);
+        assert!(bench.entity("1").unwrap().staged.is_some(), "it waits for the verdict");
+        let again = theirs("1", r#"{"a":1}"#, "x");
+        if by_page {
+            bench.page(vec![again], "c3", true);
+        } else {
+            bench.hear(again);
+        }
+        bench.wait(Duration::from_secs(60));
+        let batch = bench.last_sent();
+        bench.apply(&batch, "z");
+        assert_eq!(bench.view("1"), view, "by page: {by_page}");
+    }
+}
+
 /// The answer to a creation is late, and comes while the feed is read from its beginning: nobody can say whether the reading had
 /// come by the record before it was there, so one more follows.
 #[test]
@@ -391,6 +433,47 @@ fn a_late_verdict_during_a_reading_makes_it_be_read_once_more() {
             "it is read twice, not for ever"
         );
         assert!(bench.reports.last().unwrap().is_complete());
+    }
+}
+
+/// Reading a feed from its beginning is dear: it is done only for what a reading may have missed.
+#[test]
+fn a_late_verdict_of_what_no_reading_can_have_missed_makes_none_anew() {
+    let before = |entity_type: &str, reads_first: bool| {
+        let mut bench = Bench::reading();
+        let change = Change::create(entity_type, "1").set("a", 1);
+        if !reads_first {
+            bench.enqueue(change.clone()).unwrap();
+        }
+        bench.session(DRAINED, Directions::PullOnly);
+        bench.page(vec![theirs("0", r#"{"a":0}"#, "1")], "c1", false);
+        bench.run();
+        if reads_first {
+            bench.enqueue(change).unwrap();
+        }
+        bench
+    };
+    let confirm = |bench: &mut Bench| {
+        bench.session(DRAINED, Directions::PushOnly);
+        let batch = bench.last_sent();
+        let version = Some("1".into());
+        bench.outcome(&batch, &Outcome::Duplicate(Applied { version, ..Applied::default() }));
+    };
+    let mut off = Bench::of(
+        Config { pull: PullConfig { enabled: false, ..PullConfig::default() }, ..Config::default() },
+        with_feed(),
+    );
+    std::mem::swap(&mut off.store, &mut before("note", false).store);
+    off.crash();
+    for (what, mut bench, anew) in [
+        ("it was there before the reading, which did not bring it", before("note", false), true),
+        ("it was made after the reading", before("note", true), false),
+        ("the feed brings no such records", before("draft", false), false),
+        ("nothing is read any more", off, false),
+    ] {
+        confirm(&mut bench);
+        assert_eq!(count(&bench, |event| *event == Event::Reconciling), usize::from(anew), "{what}");
+        assert_eq!(bench.position().unwrap().cursor.is_none(), anew, "{what}");
     }
 }
 
@@ -473,6 +556,12 @@ fn a_cursor_that_expires_again_and_again_is_not_asked_without_end() {
         bench.wait(Duration::from_secs(3600));
     }
     assert_eq!(waits, 6, "from the second time on it backs off");
+    let told = bench.events.iter().filter_map(|event| match event {
+        Event::PullPaused { wait, .. } => *wait,
+        _ => None,
+    });
+    let first = Config::default().retry.base;
+    assert!(told.max().unwrap() > first, "longer from time to time, whatever pages came in between");
     assert_eq!(bench.view("1"), r#"{"a":1}"#);
 }
 
@@ -614,6 +703,59 @@ fn a_single_read_that_comes_after_a_page_has_told_more_is_ignored() {
     bench.fetched(Ok(Some(theirs("1", r#"{"a":8}"#, "2"))));
     let conflict = bench.conflict();
     assert_eq!((conflict.why, conflict.remote), (Why::Fields, Some(theirs("1", r#"{"a":9}"#, "3"))));
+}
+
+#[test]
+fn a_conflict_whose_record_could_not_be_read_is_read_in_the_next_run_also_after_a_restart() {
+    for restarts in [false, true] {
+        let mut bench = having_read(vec![theirs("1", r#"{"a":1,"b":1}"#, "1")]);
+        bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
+        bench.session(DRAINED, Directions::PushOnly);
+        let batch = bench.last_sent();
+        bench.outcome(&batch, &Outcome::Conflict { remote: None });
+        bench.fetched(Err(Failure::new(FailureKind::Unreachable, Delivery::NotSent, "no route")));
+        assert_eq!(bench.reports.len(), 2, "the run is over");
+        if restarts {
+            bench.crash();
+        }
+        bench.session(DRAINED, Directions::PushOnly);
+        assert_eq!(bench.fetches.len(), 1, "restarts: {restarts}");
+        bench.fetched(Ok(Some(theirs("1", r#"{"a":1,"b":9}"#, "2"))));
+        assert!(bench.last_payload().contains(r#""base_version":"2","fields":{"a":2}"#));
+    }
+}
+
+#[test]
+fn records_of_conflicts_are_read_a_few_at_a_time_while_sending_is_allowed_and_only_by_a_run_that_sends() {
+    let ids = ["1", "2", "3"];
+    let mut bench = having_read(ids.map(|id| theirs(id, r#"{"a":1}"#, "1")).into());
+    for id in ids {
+        bench.enqueue(Change::update("note", id).set("a", 2)).unwrap();
+    }
+    bench.session(DRAINED, Directions::PushOnly);
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &Outcome::Conflict { remote: None });
+    let most = Config::default().push.calls_max;
+    assert_eq!(bench.fetches.len(), most, "as many as calls may be under way");
+    let calm = Failure::new(FailureKind::RateLimited, Delivery::Answered, "429");
+    bench.fetched(Err(calm.retry_after(Some(Duration::from_secs(60)))));
+    assert_eq!(bench.fetches.len(), most - 1, "the backend has asked for calm");
+    bench.step(|step, _| step.stop_session());
+    bench.fetches.clear();
+    bench.sync();
+    assert!(bench.fetches.is_empty(), "and gets it from a fresh wish too");
+    bench.step(|step, _| step.stop_session());
+    bench.pass(Duration::from_secs(3600));
+    bench.session(DRAINED, Directions::PullOnly);
+    assert!(bench.fetches.is_empty(), "a conflict is the business of sending");
+    bench.page(Vec::new(), "c2", false);
+    bench.session(DRAINED, Directions::PushOnly);
+    assert_eq!(bench.fetches.len(), most);
+    for told in 1..=ids.len() {
+        let (_, key) = bench.fetches.last().cloned().unwrap();
+        bench.fetched(Ok(Some(theirs(&key.entity_id, r#"{"a":1,"b":9}"#, "2"))));
+        assert_eq!(bench.counts().conflict, (ids.len() - told) as u64);
+    }
 }
 
 /// How long it takes to read so many changes in pages while 1,000 changes of the app cannot be sent.

@@ -193,5 +193,6 @@ fn a_letter_whose_field_the_backend_has_changed_does_not_overwrite_it_unseen() {
     let conflict = bench.conflict();
     assert_eq!(conflict.task_id, id(&dead));
     assert_eq!(conflict.fields.len(), 1, "what the rule set aside is on record");
+    assert!(!conflict.is_open(), "a rule has decided: nobody is asked");
     assert!(matches!(task(&mut bench, id(&dead)).unwrap().state, TaskState::Dead { .. }));
 }

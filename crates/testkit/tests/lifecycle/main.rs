@@ -13,6 +13,7 @@ mod groups;
 mod lanes;
 mod names;
 mod options;
+mod passed;
 mod refusals;
 mod transfer;
 mod upgrade;

@@ -2,8 +2,9 @@
 
 use super::{ended, id, modelled, of_type, rejected, task};
 use crate::bench::{Bench, applied, theirs};
-use landfall_core::adapter::{Outcome, Rejection};
+use landfall_core::adapter::{EffectClass, Outcome, Rejection};
 use landfall_core::change::{Change, Intent, Operation};
+use landfall_core::config::Config;
 use landfall_core::conflict::Resolution;
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
@@ -325,4 +326,24 @@ fn a_secret_that_begins_like_that_of_another_record_does_not_let_the_rest_of_it_
     bench.answer(&batch, Err(failure));
     let (_, told) = bench.machine.gate().unwrap();
     assert!(told.contains("upstream refused") && !told.contains("hunt") && !told.contains("er2"), "{told}");
+}
+
+/// Not every backend knows a request again: a copy of it may have taken effect before another one was refused.
+#[test]
+fn what_was_refused_after_a_send_of_unknown_fate_may_be_in_what_comes_in_and_is_not_laid_over_it() {
+    let mut bench = Bench::with(Config::default(), EffectClass::AtLeastOnce);
+    bench.hear(theirs("a", r#"{"n":1}"#, "1"));
+    let receipt = bench.enqueue(Change::update("note", "a").set("n", 2)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+    bench.wait(Duration::from_secs(3600));
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &rejected("bad"));
+    // Our own effect, and what somebody has made of it.
+    bench.hear(theirs("a", r#"{"n":3}"#, "3"));
+    assert!(bench.conflicts().is_empty(), "it would be a conflict with ourselves");
+    bench.step(|step, tx| step.discard(tx, id(&receipt)).unwrap());
+    assert_eq!(bench.view("a"), r#"{"n":3}"#);
+    assert!(bench.conflicts().is_empty());
 }
