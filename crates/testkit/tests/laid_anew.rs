@@ -9,7 +9,7 @@ use bench::{Bench, body, gone, note, theirs};
 use landfall_core::adapter::{Applied, EffectClass, Outcome};
 use landfall_core::change::Change;
 use landfall_core::config::{Config, ConflictConfig};
-use landfall_core::conflict::{Found, Why};
+use landfall_core::conflict::{Found, Resolution, Why};
 use landfall_core::entity::RemoteEntity;
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, FailureKind};
@@ -51,7 +51,9 @@ fn an_edit_that_made_a_deleted_record_anew_does_not_overwrite_it_when_it_lives_a
     bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
     bench.sync();
     sent_back(&mut bench, gone("1", "2"));
-    assert!(bench.last_payload().contains(r#""operation":"replace","base_version":"2","fields":{"a":2,"b":1}"#));
+    assert!(
+        bench.last_payload().contains(r#""operation":"replace","base_version":"2","fields":{"a":2,"b":1}"#)
+    );
     sent_back(&mut bench, theirs("1", r#"{"a":1,"b":7,"c":7}"#, "3"));
     assert_eq!(bench.view("1"), r#"{"a":2,"b":7,"c":7}"#);
     let sent = bench.last_payload();
@@ -133,4 +135,35 @@ fn each_of_many_conflicts_of_one_record_stays_one_when_the_record_moves_on() {
     assert_eq!(names(&mut bench), before);
     assert!(bench.inbox().iter().all(|conflict| conflict.fields[0].remote == Some(9.into())));
     assert_eq!(bench.view("1"), all(1));
+}
+
+#[test]
+fn a_fork_of_a_record_that_was_never_read_takes_along_what_is_behind_it_and_what_the_backend_has() {
+    let mut bench = Bench::ruled(Rules::new(Strategy::Fork));
+    bench.enqueue(Change::update("note", "1").set("a", "ours")).unwrap();
+    bench.sync();
+    for (n, field) in ["b", "c"].into_iter().enumerate() {
+        // Two formats of the payload, so that they stay apart.
+        bench.enqueue(Change::update("note", "1").set(field, "behind").schema(n as u32 + 1)).unwrap();
+    }
+    sent_back(&mut bench, theirs("1", r#"{"a":"theirs","c":"theirs","d":"theirs"}"#, "2"));
+    assert_eq!(bench.view("1"), r#"{"a":"theirs","c":"theirs","d":"theirs"}"#);
+    let apart = r#""operation":"create","fields":{"a":"ours","b":"behind","c":"behind","d":"theirs"}"#;
+    assert!(bench.last_payload().contains(apart), "{}", bench.last_payload());
+}
+
+#[test]
+fn a_damaged_record_of_a_conflict_is_told_and_the_conflict_is_written_down_anew() {
+    let mut bench = knowing(Strategy::Ask, r#"{"a":0}"#);
+    bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
+    bench.hear(theirs("1", r#"{"a":8}"#, "2"));
+    let damaged = bench.conflict().id;
+    assert!(bench.store.damage_conflict(damaged));
+    bench.hear(theirs("1", r#"{"a":9}"#, "3"));
+    assert!(bench.events.iter().any(|event| matches!(event, Event::Damaged { .. })));
+    let conflict = bench.conflict();
+    assert!(conflict.id != damaged && conflict.is_open());
+    bench.resolve(&conflict, &Resolution::KeepLocal).unwrap();
+    bench.sync();
+    assert!(bench.last_payload().contains(r#""base_version":"3","fields":{"a":1}"#));
 }

@@ -6,7 +6,7 @@ mod bench;
 use bench::{Bench, applied, capabilities, open, reply};
 use landfall_core::adapter::{Applied, EffectClass, Outcome, PushBatch, PushReply, Rejection};
 use landfall_core::change::Change;
-use landfall_core::config::{AutoConfig, Config, PushConfig};
+use landfall_core::config::{AutoConfig, Config, PushConfig, RetryConfig};
 use landfall_core::device::DeviceState;
 use landfall_core::entity::{Base, Body, RemoteEntity};
 use landfall_core::event::Event;
@@ -235,6 +235,25 @@ fn what_cannot_be_sent_after_all_leaves_the_others_in_one_request() {
     assert_eq!(bench.counts().dead, 1);
     let ids: Vec<_> = bench.sent[0].tasks.iter().map(|task| task.entity.entity_id.as_str()).collect();
     assert_eq!(ids, ["1", "3", "4"]);
+}
+
+#[test]
+fn a_task_gets_as_many_attempts_as_the_app_allows() {
+    for (kind, retry) in [
+        (FailureKind::Transient, RetryConfig { transient_max: Some(3), ..RetryConfig::default() }),
+        (FailureKind::Protocol, RetryConfig { unreadable_max: 3, ..RetryConfig::default() }),
+    ] {
+        let mut bench = Bench::with(Config { retry, ..Config::default() }, EffectClass::OneEffect);
+        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+        bench.sync();
+        for attempt in 1..=3 {
+            assert_eq!((bench.sent.len(), bench.counts().dead), (attempt, 0), "{kind:?}");
+            let batch = bench.last_sent();
+            bench.fail(&batch, kind, Delivery::Unknown);
+            bench.wait(Duration::from_secs(3600));
+        }
+        assert_eq!((bench.sent.len(), bench.counts().dead), (3, 1), "{kind:?}");
+    }
 }
 
 #[test]

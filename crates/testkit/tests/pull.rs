@@ -4,7 +4,7 @@
 mod bench;
 
 use bench::{Bench, DRAINED, applied, body, gone, note, open, theirs, with_feed};
-use landfall_core::adapter::{Applied, Outcome, PullPage};
+use landfall_core::adapter::{Applied, Capabilities, Outcome, PullPage};
 use landfall_core::change::Change;
 use landfall_core::config::{Config, ConflictConfig, PullConfig, PushConfig};
 use landfall_core::conflict::Why;
@@ -563,6 +563,55 @@ fn a_cursor_that_expires_again_and_again_is_not_asked_without_end() {
     let first = Config::default().retry.base;
     assert!(told.max().unwrap() > first, "longer from time to time, whatever pages came in between");
     assert_eq!(bench.view("1"), r#"{"a":1}"#);
+}
+
+#[test]
+fn a_cursor_that_expires_now_and_then_is_read_anew_at_once_each_time() {
+    let notes = || vec![theirs("1", r#"{"a":1}"#, "1")];
+    let mut bench = having_read(notes());
+    for _ in 0..3 {
+        let asked = bench.pages.len();
+        begin_anew(&mut bench);
+        assert_eq!(bench.pages.len(), asked + 2, "the reading before has come to its end");
+        bench.page(notes(), "d1", false);
+        bench.run();
+    }
+    assert_eq!(count(&bench, |event| matches!(event, Event::PullPaused { .. })), 0);
+}
+
+#[test]
+fn a_damaged_record_does_not_keep_others_from_being_missed_and_is_told() {
+    let ids = ["1", "2", "3"];
+    let mut bench = having_read(ids.map(|id| theirs(id, r#"{"a":1}"#, "1")).into());
+    assert!(bench.store.damage_entity(&note("2")));
+    begin_anew(&mut bench);
+    bench.page(Vec::new(), "d1", false);
+    bench.run();
+    assert_eq!((bench.view("1"), bench.view("3")), ("deleted".into(), "deleted".into()));
+    assert_eq!(count(&bench, |event| matches!(event, Event::Damaged { .. })), 1);
+}
+
+/// Which records a verdict has moved is remembered up to a bound. From there on every record may be one of them.
+#[test]
+fn after_more_verdicts_than_can_be_remembered_no_page_under_way_is_believed() {
+    let push = PushConfig { batch_tasks: 20_000, batch_bytes: usize::MAX, ..PushConfig::default() };
+    let most = Capabilities { batch_tasks: 20_000, batch_bytes: usize::MAX, ..with_feed() };
+    for (changes, believed) in [(9_999, true), (10_001, false)] {
+        let mut bench = Bench::of(Config { push: push.clone(), ..Config::default() }, most.clone());
+        bench.sync();
+        bench.page(vec![theirs("1", r#"{"a":1}"#, "1")], "c1", false);
+        for id in 0..changes {
+            bench.enqueue(Change::create("note", format!("ours{id}")).set("a", 1)).unwrap();
+        }
+        bench.sync();
+        let batch = bench.last_sent();
+        assert_eq!(batch.tasks.len(), changes);
+        bench.apply(&batch, "1");
+        bench.page(vec![theirs("1", r#"{"a":2}"#, "2")], "c2", true);
+        assert_eq!(bench.view("1") == r#"{"a":2}"#, believed, "{changes}");
+        bench.page(vec![theirs("1", r#"{"a":2}"#, "2")], "c3", false);
+        assert_eq!(bench.view("1"), r#"{"a":2}"#, "asked for again it is");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use landfall_core::adapter::{Applied, EffectClass, Outcome};
 use landfall_core::change::Change;
 use landfall_core::config::{Config, ConflictConfig};
 use landfall_core::conflict::Resolution;
+use landfall_core::entity::RemoteEntity;
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::machine::{Directions, Scope};
 use landfall_core::merge::rule::{Rules, Strategy};
@@ -44,28 +45,57 @@ fn what_has_passed_a_dead_letter_comes_to_lie_under_it() {
     assert_eq!(bench.view("1"), r#"{"a":2,"b":3}"#, "what the letter would make of it if it went now");
 }
 
-#[test]
-fn a_late_confirmation_of_a_letter_that_was_passed_brings_nothing_back() {
-    let mut bench = passing(Strategy::FieldMerge);
-    let letter = bench.enqueue(Change::update("note", "1").set("a", 2).at_most_once()).unwrap();
+/// A letter of unknown fate has taken effect, and so has what has passed it. The backend knows the letter again.
+fn confirmed_late(
+    mut bench: Bench,
+    letter: Change,
+    later: Change,
+    heard: &[RemoteEntity],
+    applied: Applied,
+) -> Bench {
+    let receipt = bench.enqueue(letter.at_most_once()).unwrap();
     bench.sync();
     let batch = bench.last_sent();
-    // It has taken effect, and nobody heard of it.
     bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
-    bench.enqueue(Change::update("note", "1").set("a", 3)).unwrap();
+    bench.enqueue(later).unwrap();
     bench.wait(Duration::from_secs(3600));
     bench.sync();
     let batch = bench.last_sent();
     bench.apply(&batch, "3");
-    bench.step(|step, tx| step.requeue(tx, id(&letter)).unwrap());
+    bench.step(|step, tx| step.requeue(tx, id(&receipt)).unwrap());
     bench.sync();
     let again = bench.last_sent();
-    assert_eq!(again.tasks[0].task_id, id(&letter));
-    let version = Some("2".into());
-    bench.outcome(&again, &Outcome::Duplicate(Applied { version, ..Applied::default() }));
-    assert_eq!(ended(&mut bench, id(&letter)).unwrap().verdict, Verdict::Duplicate);
-    assert_eq!(bench.view("1"), r#"{"a":3,"b":1}"#);
-    assert_eq!(bench.entity("1").unwrap().base.unwrap().version, Some("3".into()));
+    assert_eq!(again.tasks[0].task_id, id(&receipt));
+    heard.iter().for_each(|remote| bench.hear(remote.clone()));
+    bench.outcome(&again, &Outcome::Duplicate(applied));
+    assert_eq!(ended(&mut bench, id(&receipt)).unwrap().verdict, Verdict::Duplicate);
+    assert_eq!(bench.counts().total(), 0);
+    bench
+}
+
+#[test]
+fn a_late_confirmation_of_a_letter_that_was_passed_brings_nothing_back() {
+    let newer = theirs("1", r#"{"a":3,"b":7}"#, "4");
+    for (heard, version, view) in
+        [(&[][..], "3", r#"{"a":3,"b":1}"#), (&[newer.clone()][..], "4", r#"{"a":3,"b":7}"#)]
+    {
+        let letter = Change::update("note", "1").set("a", 2);
+        let later = Change::update("note", "1").set("a", 3);
+        let applied = Applied { version: Some("2".into()), ..Applied::default() };
+        let mut bench = confirmed_late(passing(Strategy::FieldMerge), letter, later, heard, applied);
+        assert_eq!(bench.view("1"), view);
+        assert_eq!(bench.entity("1").unwrap().base.unwrap().version, Some(version.into()));
+    }
+}
+
+#[test]
+fn a_late_confirmation_that_names_the_record_brings_what_was_heard_under_that_name() {
+    let letter = Change::upsert("note", "new").set("a", 2);
+    let later = Change::update("note", "new").set("b", 3);
+    let heard = [theirs("srv", r#"{"a":2,"b":3,"c":7}"#, "4")];
+    let applied = Applied { version: Some("2".into()), entity_id: Some("srv".into()), ..Applied::default() };
+    let mut bench = confirmed_late(passing(Strategy::FieldMerge), letter, later, &heard, applied);
+    assert_eq!((bench.view("new"), bench.view("srv")), (r#"{"a":2,"b":3,"c":7}"#.into(), "nothing".into()));
 }
 
 #[test]
@@ -166,4 +196,35 @@ fn a_letter_that_becomes_a_conflict_holds_up_what_could_have_passed_it() {
         bench.apply(&batch, "3");
         assert_eq!(bench.last_sent().tasks[0].task_id, id(&behind), "{lane:?}");
     }
+}
+
+/// One of the group has met a conflict and begins anew, another one waits for a second try. Then a letter on the record of
+/// that one is taken up again.
+#[test]
+fn a_group_waits_for_a_letter_of_one_of_its_records_without_asking_again_and_again() {
+    let mut bench = passing(Strategy::FieldMerge);
+    let letter = bench.enqueue(Change::update("note", "2").set("a", 2)).unwrap();
+    refused(&mut bench);
+    bench.step(|step, tx| {
+        for id in ["1", "2"] {
+            step.enqueue(tx, Change::update("note", id).set("b", 2).group("g")).unwrap();
+        }
+    });
+    bench.sync();
+    let group = bench.last_sent();
+    answer_each(&mut bench, &group, |id| match id {
+        "1" => Outcome::Conflict { remote: Some(theirs("1", r#"{"a":7,"b":1}"#, "2")) },
+        _ => Outcome::Retry { after: None, reason: "group_aborted".into() },
+    });
+    bench.step(|step, tx| step.requeue(tx, id(&letter)).unwrap());
+    bench.pass(Duration::from_secs(3600));
+    bench.sync();
+    let batch = bench.last_sent();
+    assert!(batch.tasks.len() == 1 && batch.tasks[0].payload.contains(r#""fields":{"a":2}"#), "{batch:?}");
+    assert!(bench.machine.next_wakeup().is_none_or(|due| due.0 > bench.mono_ms), "it waits for an answer");
+    bench.apply(&batch, "2");
+    let group = bench.last_sent();
+    assert_eq!(ids(&group), ["1", "2"]);
+    bench.outcome(&group, &applied("3"));
+    assert_eq!(bench.counts().total(), 0);
 }

@@ -4,7 +4,7 @@ use super::{ended, id, modelled, of_type, rejected, task};
 use crate::bench::{Bench, applied, theirs};
 use landfall_core::adapter::{EffectClass, Outcome, Rejection};
 use landfall_core::change::{Change, Intent, Operation};
-use landfall_core::config::Config;
+use landfall_core::config::{Config, RetryConfig};
 use landfall_core::conflict::Resolution;
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, Failure, FailureKind};
@@ -346,4 +346,25 @@ fn what_was_refused_after_a_send_of_unknown_fate_may_be_in_what_comes_in_and_is_
     bench.step(|step, tx| step.discard(tx, id(&receipt)).unwrap());
     assert_eq!(bench.view("a"), r#"{"n":3}"#);
     assert!(bench.conflicts().is_empty());
+}
+
+#[test]
+fn a_letter_that_never_left_is_taken_up_again_as_what_is_left_of_it() {
+    let retry = RetryConfig { transient_max: Some(1), ..RetryConfig::default() };
+    let mut bench = Bench::with(Config { retry, ..Config::default() }, EffectClass::OneEffect);
+    bench.hear(theirs("a", r#"{"n":1,"m":1}"#, "1"));
+    let receipt = bench.enqueue(Change::update("note", "a").set("n", 2).set("m", 2)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::NotSent);
+    assert!(matches!(task(&mut bench, id(&receipt)).unwrap().state, TaskState::Dead { .. }));
+    bench.hear(theirs("a", r#"{"n":1,"m":2}"#, "2"));
+    bench.step(|step, tx| step.requeue(tx, id(&receipt)).unwrap());
+    bench.wait(Duration::from_secs(3600));
+    bench.sync();
+    assert!(
+        bench.last_payload().contains(r#""base_version":"2","fields":{"n":2}"#),
+        "{}",
+        bench.last_payload()
+    );
 }
