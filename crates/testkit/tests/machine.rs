@@ -4,7 +4,7 @@
 mod bench;
 
 use bench::{Bench, applied, capabilities, open, reply};
-use landfall_core::adapter::{Applied, EffectClass, Outcome, PushBatch, PushReply, Rejection};
+use landfall_core::adapter::{Applied, Capabilities, EffectClass, Outcome, PushBatch, PushReply, Rejection};
 use landfall_core::change::Change;
 use landfall_core::config::{AutoConfig, Config, PushConfig, RetryConfig};
 use landfall_core::device::DeviceState;
@@ -235,6 +235,34 @@ fn what_cannot_be_sent_after_all_leaves_the_others_in_one_request() {
     assert_eq!(bench.counts().dead, 1);
     let ids: Vec<_> = bench.sent[0].tasks.iter().map(|task| task.entity.entity_id.as_str()).collect();
     assert_eq!(ids, ["1", "3", "4"]);
+}
+
+#[test]
+fn no_request_is_larger_than_the_backend_takes_in_tasks_or_in_bytes() {
+    let few = Capabilities { batch_tasks: 4, ..capabilities(EffectClass::OneEffect) };
+    let small = Capabilities { batch_bytes: 1_000, ..capabilities(EffectClass::OneEffect) };
+    for (most, sizes) in [(few, &[1, 4, 4][..]), (small, &[1, 4, 2, 2])] {
+        let push = PushConfig { calls_max: 1, ..PushConfig::default() };
+        let mut bench = Bench::of(Config { push, ..Config::default() }, most.clone());
+        let text = "x".repeat(200);
+        for id in 1..=9 {
+            let change = Change::create("note", format!("{id}")).set("a", text.as_str());
+            let in_group = (2..=5).contains(&id);
+            bench.enqueue(if in_group { change.group("g") } else { change }).unwrap();
+        }
+        bench.sync();
+        while bench.counts().total() > 0 {
+            let batch = bench.last_sent();
+            bench.apply(&batch, "1");
+        }
+        for batch in &bench.sent {
+            let bytes: usize = batch.tasks.iter().map(|task| task.payload.len()).sum();
+            let is_a_group = batch.tasks.iter().all(|task| task.group.is_some());
+            assert!(batch.tasks.len() <= most.batch_tasks);
+            assert!(bytes <= most.batch_bytes || is_a_group, "{bytes} bytes");
+        }
+        assert_eq!(bench.sent.iter().map(|batch| batch.tasks.len()).collect::<Vec<_>>(), sizes);
+    }
 }
 
 #[test]

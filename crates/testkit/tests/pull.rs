@@ -223,6 +223,22 @@ fn a_failing_pull_never_blocks_push() {
 }
 
 #[test]
+fn a_page_that_finds_no_way_to_the_backend_lets_a_probe_look_for_it() {
+    for kind in [FailureKind::Unreachable, FailureKind::Intercepted] {
+        let mut bench = Bench::of(Config::default(), Capabilities { probe: true, ..with_feed() });
+        bench.sync();
+        bench.fail_page(kind);
+        assert_eq!(bench.machine.gate().map(|(why, _)| why), Some(kind));
+        assert_eq!((bench.pages.len(), bench.probes.len()), (1, 0), "not in a circle");
+        bench.wait(Duration::from_secs(60));
+        assert_eq!((bench.pages.len(), bench.probes.len()), (1, 1));
+        let probe = bench.probes[0];
+        bench.step(|step, tx| step.probed(tx, probe, &Ok(())).unwrap());
+        assert_eq!(bench.pages.len(), 2, "{kind:?}");
+    }
+}
+
+#[test]
 fn a_failing_push_never_blocks_pull() {
     use FailureKind as Kind;
     for (kind, delivery) in [
