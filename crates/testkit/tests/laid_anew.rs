@@ -13,8 +13,10 @@ use landfall_core::conflict::{Found, Resolution, Why};
 use landfall_core::entity::RemoteEntity;
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, FailureKind};
+use landfall_core::machine::Enqueued;
 use landfall_core::merge::rule::{Rules, Strategy};
 use landfall_core::task::Verdict;
+use landfall_core::value::Fields;
 
 /// The backend has note 1 like this at version 1, and this device knows it whole.
 fn knowing(strategy: Strategy, json: &str) -> Bench {
@@ -166,4 +168,42 @@ fn a_damaged_record_of_a_conflict_is_told_and_the_conflict_is_written_down_anew(
     bench.resolve(&conflict, &Resolution::KeepLocal).unwrap();
     bench.sync();
     assert!(bench.last_payload().contains(r#""base_version":"3","fields":{"a":1}"#));
+}
+
+#[test]
+fn a_state_of_which_only_some_fields_were_known_is_completed_and_no_conflict() {
+    for edited in [false, true] {
+        let mut bench = Bench::ruled(Rules::new(Strategy::Ask));
+        // An edit of a record that was never read.
+        bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        bench.apply(&batch, "1");
+        if edited {
+            bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
+        }
+        bench.hear(theirs("1", r#"{"a":1,"b":5}"#, "1"));
+        assert_eq!(bench.view("1"), if edited { r#"{"a":2,"b":5}"# } else { r#"{"a":1,"b":5}"# });
+        assert!(bench.conflicts().is_empty());
+        // From here on it is known whole.
+        let back = bench.enqueue(Change::update("note", "1").set("b", 5)).unwrap();
+        assert_eq!(back.outcome, if edited { Enqueued::Coalesced } else { Enqueued::NoChange });
+    }
+}
+
+#[test]
+fn what_an_edit_has_in_common_with_what_the_backend_has_by_then_is_not_sent() {
+    let mut bench = knowing(Strategy::FieldMerge, r#"{"a":1,"b":1}"#);
+    bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
+    bench.sync();
+    bench.enqueue(Change::update("note", "1").set("a", 3).set("b", 2)).unwrap();
+    let batch = bench.last_sent();
+    // It has made something else of it, and says so.
+    let fields = Some(Fields::from([("a", 3)]));
+    bench.outcome(&batch, &Outcome::Applied(Applied { version: Some("2".into()), fields, entity_id: None }));
+    assert!(
+        bench.last_payload().contains(r#""base_version":"2","fields":{"b":2}"#),
+        "{}",
+        bench.last_payload()
+    );
 }

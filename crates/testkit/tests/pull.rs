@@ -612,7 +612,7 @@ fn a_damaged_record_does_not_keep_others_from_being_missed_and_is_told() {
 fn after_more_verdicts_than_can_be_remembered_no_page_under_way_is_believed() {
     let push = PushConfig { batch_tasks: 20_000, batch_bytes: usize::MAX, ..PushConfig::default() };
     let most = Capabilities { batch_tasks: 20_000, batch_bytes: usize::MAX, ..with_feed() };
-    for (changes, believed) in [(9_999, true), (10_001, false)] {
+    for (changes, believed) in [(10_000, true), (10_001, false)] {
         let mut bench = Bench::of(Config { push: push.clone(), ..Config::default() }, most.clone());
         bench.sync();
         bench.page(vec![theirs("1", r#"{"a":1}"#, "1")], "c1", false);
