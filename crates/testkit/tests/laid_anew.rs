@@ -207,3 +207,21 @@ fn what_an_edit_has_in_common_with_what_the_backend_has_by_then_is_not_sent() {
         bench.last_payload()
     );
 }
+
+/// Whatever the damaged change was, what the backend has told since is newer than what was put aside for its sake.
+#[test]
+fn a_state_that_was_put_aside_for_a_change_that_is_damaged_by_then_does_not_come_back() {
+    let mut bench = knowing(Strategy::FieldMerge, r#"{"a":1}"#);
+    let damaged = bench.enqueue(Change::update("note", "1").set("b", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+    let later = bench.enqueue(Change::update("note", "1").set("c", 1)).unwrap();
+    bench.hear(theirs("1", r#"{"a":5}"#, "2"));
+    assert!(bench.entity("1").unwrap().staged.is_some());
+    assert!(bench.store.damage(damaged.task.unwrap()));
+    bench.hear(theirs("1", r#"{"a":6}"#, "3"));
+    assert_eq!(bench.view("1"), r#"{"a":6}"#);
+    bench.step(|step, tx| step.cancel(tx, later.task.unwrap()).unwrap());
+    assert_eq!(bench.view("1"), r#"{"a":6}"#);
+}

@@ -398,6 +398,17 @@ fn a_backend_that_may_act_twice_gets_no_second_try() {
 }
 
 #[test]
+fn a_run_that_has_nothing_left_to_send_does_not_wait_for_the_backend_to_recover() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1).at_most_once()).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+    assert!(bench.machine.gate().is_some());
+    assert_eq!((bench.reports.len(), bench.reports[0].left.dead), (1, 1));
+}
+
+#[test]
 fn another_database_behind_the_same_address_stops_everything_and_keeps_everything() {
     let mut bench = Bench::new();
     bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();

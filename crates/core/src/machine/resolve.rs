@@ -348,7 +348,6 @@ impl Step {
         self.end(tx, task, verdict, None, Some(next.id))?;
         tx.put_task(&next)?;
         self.left(tx, task, verdict, Some(next.id))?;
-        self.make_claimable(tx, &next)?;
         self.promote(tx, &task.entity, task.lane.as_deref())?;
         if let Some(group) = &next.terms.group {
             // Now that one of it begins anew, what the others have passed does not wait for them any more.
