@@ -771,6 +771,17 @@ fn a_single_read_that_comes_after_a_page_has_told_more_is_ignored() {
 }
 
 #[test]
+fn credentials_are_asked_for_when_the_reading_of_a_single_record_is_refused() {
+    let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
+    bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
+    bench.session(DRAINED, Directions::PushOnly);
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &Outcome::Conflict { remote: None });
+    bench.fetched(Err(Failure::new(FailureKind::Unauthenticated, Delivery::Answered, "401")));
+    assert_eq!((bench.refreshes, bench.counts().conflict), (1, 1));
+}
+
+#[test]
 fn a_conflict_whose_record_could_not_be_read_is_read_in_the_next_run_also_after_a_restart() {
     for restarts in [false, true] {
         let mut bench = having_read(vec![theirs("1", r#"{"a":1,"b":1}"#, "1")]);

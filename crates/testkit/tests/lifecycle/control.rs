@@ -2,8 +2,9 @@
 
 use super::{all_sent, ended, id, ids, rejected, task};
 use crate::bench::{Bench, DRAINED, applied, theirs};
-use landfall_core::adapter::Outcome;
+use landfall_core::adapter::{EffectClass, Outcome};
 use landfall_core::change::Change;
+use landfall_core::config::{Config, PushConfig};
 use landfall_core::explain::{Live, Wait, explain};
 use landfall_core::failure::{Delivery, FailureKind};
 use landfall_core::id::TaskId;
@@ -184,6 +185,20 @@ fn ten_thousand_paused_tasks_do_not_hide_one_that_may_go() {
         bench.run();
     }
     assert_eq!(bench.counts().total(), 0);
+}
+
+#[test]
+fn one_that_may_go_is_found_behind_any_number_of_paused_ones_without_another_wish() {
+    let push = PushConfig { batch_tasks: 2, ..PushConfig::default() };
+    let mut bench = Bench::with(Config { push, ..Config::default() }, EffectClass::OneEffect);
+    for n in 0..100 {
+        bench.enqueue(Change::create("photo", n.to_string()).set("n", 1)).unwrap();
+    }
+    bench.enqueue(Change::create("note", "n").set("n", 1)).unwrap();
+    bench.step(|step, tx| step.pause(tx, &Scope::Type("photo".into())).unwrap());
+    bench.sync();
+    bench.run();
+    assert_eq!(all_sent(&bench), ["n"]);
 }
 
 #[test]
