@@ -155,6 +155,28 @@ fn a_fork_of_a_record_that_was_never_read_takes_along_what_is_behind_it_and_what
 }
 
 #[test]
+fn a_fork_is_of_the_format_and_the_priority_of_what_it_was_made_of() {
+    let mut bench = knowing(Strategy::Fork, r#"{"a":"base"}"#);
+    bench.enqueue(Change::update("note", "1").set("a", "ours").schema(3).priority(7)).unwrap();
+    bench.hear(theirs("1", r#"{"a":"theirs"}"#, "2"));
+    let task = bench.tasks().remove(0);
+    assert_eq!((task.schema, task.priority), (3, 7));
+    assert_ne!(task.entity, note("1"));
+}
+
+#[test]
+fn what_the_backend_tells_with_its_yes_is_seen_at_once_also_under_an_edit_that_waits() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.enqueue(Change::update("note", "1").set("b", 2)).unwrap();
+    let fields = Some(Fields::from([("slug", "one")]));
+    bench.outcome(&batch, &Outcome::Applied(Applied { version: Some("1".into()), fields, entity_id: None }));
+    assert_eq!(bench.view("1"), r#"{"a":1,"b":2,"slug":"one"}"#);
+}
+
+#[test]
 fn a_damaged_record_of_a_conflict_is_told_and_the_conflict_is_written_down_anew() {
     let mut bench = knowing(Strategy::Ask, r#"{"a":0}"#);
     bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();

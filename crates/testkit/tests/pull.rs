@@ -469,25 +469,23 @@ fn a_late_verdict_of_what_no_reading_can_have_missed_makes_none_anew() {
         }
         bench
     };
-    let confirm = |bench: &mut Bench| {
-        bench.session(DRAINED, Directions::PushOnly);
-        let batch = bench.last_sent();
-        let version = Some("1".into());
-        bench.outcome(&batch, &Outcome::Duplicate(Applied { version, ..Applied::default() }));
-    };
+    let late = Outcome::Duplicate(Applied { version: Some("1".into()), ..Applied::default() });
     let mut off = Bench::of(
         Config { pull: PullConfig { enabled: false, ..PullConfig::default() }, ..Config::default() },
         with_feed(),
     );
     std::mem::swap(&mut off.store, &mut before("note", false).store);
     off.crash();
-    for (what, mut bench, anew) in [
-        ("it was there before the reading, which did not bring it", before("note", false), true),
-        ("it was made after the reading", before("note", true), false),
-        ("the feed brings no such records", before("draft", false), false),
-        ("nothing is read any more", off, false),
+    for (what, mut bench, verdict, anew) in [
+        ("it was there before the reading, which did not bring it", before("note", false), &late, true),
+        ("it is there only now", before("note", false), &applied("1"), false),
+        ("it was made after the reading", before("note", true), &late, false),
+        ("the feed brings no such records", before("draft", false), &late, false),
+        ("nothing is read any more", off, &late, false),
     ] {
-        confirm(&mut bench);
+        bench.session(DRAINED, Directions::PushOnly);
+        let batch = bench.last_sent();
+        bench.outcome(&batch, verdict);
         assert_eq!(count(&bench, |event| *event == Event::Reconciling), usize::from(anew), "{what}");
         assert_eq!(bench.position().unwrap().cursor.is_none(), anew, "{what}");
     }

@@ -67,6 +67,32 @@ fn a_task_that_goes_on_after_a_conflict_keeps_its_age() {
 }
 
 #[test]
+fn what_goes_on_under_another_id_is_told_with_both() {
+    let mut bench = Bench::new();
+    bench.hear(theirs("1", r#"{"a":0,"b":0}"#, "1"));
+    let first = bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap().task.unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    let remote = Some(theirs("1", r#"{"a":0,"b":9}"#, "2"));
+    bench.outcome(&batch, &Outcome::Conflict { remote });
+    let batch = bench.last_sent();
+    let rebased = batch.tasks[0].task_id;
+    let entity = batch.tasks[0].entity.clone();
+    bench.outcome(
+        &batch,
+        &Outcome::Rejected(Rejection { code: "no".into(), message: "never".into(), answer: None }),
+    );
+    let taken_up = bench.step(|step, tx| step.requeue(tx, rebased).unwrap());
+    let goes_on = |event: &&Event| matches!(event, Event::Rebased { .. } | Event::Requeued { .. });
+    let told: Vec<_> = bench.events.iter().filter(goes_on).cloned().collect();
+    let expected = [
+        Event::Rebased { task: first, entity, next: rebased },
+        Event::Requeued { task: rebased, next: taken_up },
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn no_age_is_negative_when_the_clock_went_back() {
     let mut bench = Bench::new();
     bench.enqueue(create("1")).unwrap();

@@ -99,6 +99,28 @@ fn a_late_confirmation_that_names_the_record_brings_what_was_heard_under_that_na
 }
 
 #[test]
+fn a_letter_sent_again_names_its_record_as_its_bytes_do() {
+    let mut bench = passing(Strategy::FieldMerge);
+    let letter = bench.enqueue(Change::upsert("note", "new").set("a", 2)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Forbidden, Delivery::Answered);
+    bench.enqueue(Change::upsert("note", "new").set("b", 3)).unwrap();
+    bench.sync();
+    let passing = bench.last_sent();
+    let named = Applied { version: Some("1".into()), entity_id: Some("srv".into()), fields: None };
+    bench.outcome(&passing, &Outcome::Applied(named));
+    bench.step(|step, tx| step.requeue(tx, id(&letter)).unwrap());
+    bench.sync();
+    let again = bench.last_sent();
+    assert_eq!(again.tasks[0].payload, batch.tasks[0].payload);
+    assert_eq!(ids(&again), ["new"], "whatever an adapter makes of it must be the same");
+    bench.enqueue(Change::update("note", "new").set("c", 4)).unwrap();
+    bench.apply(&again, "2");
+    assert_eq!(ids(&bench.last_sent()), ["srv"]);
+}
+
+#[test]
 fn a_letter_of_unknown_fate_is_still_seen_when_what_has_passed_it_meets_another_state() {
     let mut bench = passing(Strategy::FieldMerge);
     bench.enqueue(Change::update("note", "1").set("a", 2).at_most_once()).unwrap();
