@@ -114,6 +114,20 @@ fn a_conflict_that_stays_as_it_was_is_not_told_again() {
     assert_eq!(bench.inbox(), [conflict]);
     let told = bench.events.iter().filter(|event| matches!(event, Event::Conflicted { .. }));
     assert_eq!(told.count(), 1);
+    let met = bench.tasks()[0].history.last().and_then(|note| note.code.clone());
+    assert_eq!(met.as_deref(), Some("conflict"), "its history says what it has met");
+}
+
+#[test]
+fn a_conflict_behind_a_change_that_has_taken_effect_speaks_of_what_the_backend_has_then() {
+    let mut bench = knowing(Strategy::Ask, r#"{"a":0,"b":0}"#);
+    bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
+    bench.enqueue(Change::update("note", "1").set("b", 1).schema(2)).unwrap();
+    bench.hear(theirs("1", r#"{"a":0,"b":9}"#, "2"));
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "3");
+    assert_eq!(bench.conflict().remote, Some(theirs("1", r#"{"a":1,"b":9}"#, "3")));
 }
 
 #[test]

@@ -223,6 +223,78 @@ fn a_failing_pull_never_blocks_push() {
 }
 
 #[test]
+fn readings_that_fail_wait_longer_from_time_to_time_and_begin_anew_after_a_good_one() {
+    let waits = |bench: &Bench| -> Vec<Duration> {
+        let told = |event: &Event| match event {
+            Event::PullPaused { wait, .. } => *wait,
+            _ => None,
+        };
+        bench.events.iter().filter_map(told).collect()
+    };
+    for good_between in [false, true] {
+        let mut bench = Bench::reading();
+        bench.sync();
+        for n in 0..8 {
+            bench.fail_page(FailureKind::Transient);
+            bench.wait(Duration::from_secs(3600));
+            if good_between {
+                bench.page(Vec::new(), &format!("c{n}"), true);
+            }
+        }
+        let longest = waits(&bench).into_iter().max().unwrap();
+        assert_eq!(longest > Config::default().retry.base, !good_between, "{longest:?}");
+    }
+}
+
+#[test]
+fn a_feed_whose_very_beginning_has_expired_is_not_asked_in_a_circle() {
+    let mut bench = Bench::reading();
+    bench.sync();
+    bench.fail_page(FailureKind::CursorExpired);
+    assert_eq!((bench.pages.len(), bench.reports.len()), (1, 0));
+    assert_eq!(count(&bench, |event| *event == Event::Reconciling), 0, "there is nothing to go back to");
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(bench.pages.len(), 2);
+}
+
+#[test]
+fn a_page_that_was_asked_for_after_a_verdict_is_believed_whatever_the_run_before_has_left() {
+    let mut bench = having_read(vec![theirs("1", r#"{"a":0}"#, "1")]);
+    bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.apply(&batch, "2");
+    bench.step(|step, _| step.stop_session());
+    bench.sync();
+    bench.page(vec![theirs("1", r#"{"a":7}"#, "3")], "c2", false);
+    assert_eq!(bench.view("1"), r#"{"a":7}"#);
+}
+
+#[test]
+fn a_page_that_was_overtaken_by_what_a_conflict_told_is_not_believed() {
+    for is_read_alone in [false, true] {
+        let mut bench = having_read(vec![theirs("1", r#"{"a":0,"b":0}"#, "1")]);
+        bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
+        bench.sync();
+        let newer = theirs("1", r#"{"a":0,"b":3}"#, "3");
+        let batch = bench.last_sent();
+        if is_read_alone {
+            // The page goes out behind the refusal, so that nothing but the single reading overtakes it.
+            bench.outcome(&batch, &Outcome::Conflict { remote: None });
+            bench.page(Vec::new(), "c2", true);
+            bench.fetched(Ok(Some(newer)));
+        } else {
+            bench.outcome(&batch, &Outcome::Conflict { remote: Some(newer) });
+        }
+        let asked = bench.pages.len();
+        bench.page(vec![theirs("1", r#"{"a":0,"b":2}"#, "2")], "c3", true);
+        assert_eq!(bench.view("1"), r#"{"a":1,"b":3}"#, "read alone: {is_read_alone}");
+        assert_eq!(bench.pages.len(), asked + 1);
+        assert_ne!(bench.position().unwrap().cursor, Some("c3".into()));
+    }
+}
+
+#[test]
 fn a_page_that_finds_no_way_to_the_backend_lets_a_probe_look_for_it() {
     for kind in [FailureKind::Unreachable, FailureKind::Intercepted] {
         let mut bench = Bench::of(Config::default(), Capabilities { probe: true, ..with_feed() });

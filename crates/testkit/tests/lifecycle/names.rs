@@ -88,6 +88,21 @@ fn what_comes_in_under_the_servers_names_is_of_the_apps_records() {
 }
 
 #[test]
+fn what_the_backend_tells_with_its_yes_names_records_as_the_app_does() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("project", "p").set("name", "x")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    answer(&mut bench, &batch);
+    bench.enqueue(Change::create("note", "n").set("text", "t")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    let fields = Some([("project_id".to_owned(), "srv-p".into())].into_iter().collect());
+    bench.outcome(&batch, &Outcome::Applied(Applied { version: Some("1".into()), fields, entity_id: None }));
+    assert_eq!(bench.local("note", "n"), Some(body(r#"{"project_id":"p","text":"t"}"#)));
+}
+
+#[test]
 fn a_conflict_names_the_record_as_the_app_does() {
     let mut bench = Bench::new();
     bench.enqueue(Change::create("note", "n").set("a", 1)).unwrap();
