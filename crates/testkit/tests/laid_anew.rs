@@ -9,7 +9,7 @@ use bench::{Bench, body, gone, note, theirs};
 use landfall_core::adapter::{Applied, EffectClass, Outcome};
 use landfall_core::change::Change;
 use landfall_core::config::{Config, ConflictConfig};
-use landfall_core::conflict::{Found, Resolution, Why};
+use landfall_core::conflict::{Choice, Found, Resolution, Why};
 use landfall_core::entity::RemoteEntity;
 use landfall_core::event::Event;
 use landfall_core::failure::{Delivery, FailureKind};
@@ -260,4 +260,19 @@ fn a_state_that_was_put_aside_for_a_change_that_is_damaged_by_then_does_not_come
     assert_eq!(bench.view("1"), r#"{"a":6}"#);
     bench.step(|step, tx| step.cancel(tx, later.task.unwrap()).unwrap());
     assert_eq!(bench.view("1"), r#"{"a":6}"#);
+}
+
+#[test]
+fn a_field_that_only_one_side_has_may_be_chosen_too() {
+    for (choice, view) in
+        [(Choice::Local, r#"{"a":"ours","mine":1}"#), (Choice::Remote, r#"{"a":"ours","hers":1,"mine":1}"#)]
+    {
+        let mut bench = knowing(Strategy::Ask, r#"{"a":"base"}"#);
+        bench.enqueue(Change::update("note", "1").set("a", "ours").set("mine", 1)).unwrap();
+        bench.hear(theirs("1", r#"{"a":"theirs","hers":1}"#, "2"));
+        let conflict = bench.conflict();
+        let chosen = [("hers".to_owned(), choice), ("mine".to_owned(), Choice::Local)].into();
+        bench.resolve(&conflict, &Resolution::Fields(chosen)).unwrap();
+        assert_eq!(bench.view("1"), view);
+    }
 }

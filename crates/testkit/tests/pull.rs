@@ -372,6 +372,24 @@ fn credentials_are_asked_for_once_when_a_page_is_refused() {
 }
 
 #[test]
+fn a_page_that_comes_ends_the_caution_after_refused_credentials() {
+    let push = PushConfig { batch_tasks: 1, calls_max: 2, ..PushConfig::default() };
+    for page_comes in [false, true] {
+        let mut bench = Bench::of(Config { push: push.clone(), ..Config::default() }, with_feed());
+        bench.sync();
+        bench.fail_page(FailureKind::Unauthenticated);
+        bench.step(|step, _| step.credentials_refreshed(true));
+        if page_comes {
+            bench.page(Vec::new(), "c1", true);
+        }
+        for id in ["1", "2"] {
+            bench.enqueue(Change::create("note", id).set("a", 1)).unwrap();
+        }
+        assert_eq!(bench.sent.len(), if page_comes { 2 } else { 1 });
+    }
+}
+
+#[test]
 fn a_backend_without_a_feed_ends_reading_quietly() {
     let mut bench = Bench::reading();
     bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();

@@ -332,11 +332,45 @@ fn an_edit_that_left_under_the_servers_name_is_seen_under_the_apps() {
     bench.step(|step, tx| step.discard(tx, edit).unwrap());
     assert_eq!(bench.view("n"), r#"{"a":5,"b":1}"#);
 
-    // A later edit is the later one, also when it only takes back what is on its way.
+    // A later edit is the later one, also when it only takes back what is on its way, and it is sent.
+    let (mut bench, _, _) = at_work();
+    bench.enqueue(Change::update("note", "n").set("b", 1)).unwrap();
+    bench.sync();
+    assert!(bench.last_payload().contains(r#""entity_id":"srv-n""#), "{}", bench.last_payload());
+    assert!(bench.last_payload().contains(r#""fields":{"b":1}"#), "{}", bench.last_payload());
+
     let (mut bench, sent, _) = at_work();
     let back = bench.enqueue(Change::update("note", "n").set("b", 1)).unwrap();
     assert!(back.task.is_some(), "the backend is about to have something else");
     assert_eq!(bench.view("n"), r#"{"a":1,"b":1}"#);
     bench.outcome(&sent, &super::rejected("no"));
     assert_eq!(bench.view("n"), r#"{"a":1,"b":1}"#);
+}
+
+/// The edit under the server's name takes effect first, so the backend has another state than the later edit expects. That is
+/// what the later edit was made on, and no news.
+#[test]
+#[ignore = "a known fault: the later edit is taken for one of the state before both, and ends without a trace"]
+fn an_edit_that_takes_back_what_left_under_the_servers_name_is_not_lost_when_that_takes_effect_first() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "n").set("a", 1).set("b", 1)).unwrap();
+    bench.sync();
+    let create = bench.last_sent();
+    bench.hear(remote("note", "srv-n", r#"{"a":1,"b":1}"#, "1"));
+    bench.enqueue(Change::update("note", "srv-n").set("b", 2)).unwrap();
+    bench.sync();
+    let sent = bench.last_sent();
+    bench.outcome(&create, &named("srv-n", "1"));
+    bench.enqueue(Change::update("note", "n").set("b", 1)).unwrap();
+    bench.sync();
+    let back = bench.last_sent();
+    bench.outcome(&sent, &applied("2"));
+    let there = remote("note", "srv-n", r#"{"a":1,"b":2}"#, "2");
+    bench.outcome(&back, &Outcome::Conflict { remote: Some(there) });
+    assert_eq!(bench.view("n"), r#"{"a":1,"b":1}"#);
+    assert!(
+        bench.last_payload().contains(r#""base_version":"2","fields":{"b":1}"#),
+        "{}",
+        bench.last_payload()
+    );
 }
