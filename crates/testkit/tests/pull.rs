@@ -186,6 +186,17 @@ fn readings_that_fail_wait_longer_from_time_to_time_and_begin_anew_after_a_good_
 }
 
 #[test]
+fn a_fresh_wish_to_sync_reads_at_once_although_reading_was_put_off() {
+    let mut bench = Bench::reading();
+    bench.session(DRAINED, Directions::Both);
+    bench.fail_page(FailureKind::Transient);
+    bench.step(|step, _| step.stop_session());
+    assert_eq!(bench.pages.len(), 1);
+    bench.session(DRAINED, Directions::Both);
+    assert_eq!(bench.pages.len(), 2);
+}
+
+#[test]
 fn a_feed_whose_very_beginning_has_expired_is_not_asked_in_a_circle() {
     let mut bench = Bench::reading();
     bench.sync();
