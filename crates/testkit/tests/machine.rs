@@ -4,9 +4,9 @@
 mod bench;
 
 use bench::{Bench, applied, capabilities, open, reply, theirs};
-use landfall_core::adapter::{Applied, EffectClass, Outcome, PushBatch, PushReply, Rejection};
+use landfall_core::adapter::{Applied, Capabilities, EffectClass, Outcome, PushBatch, PushReply, Rejection};
 use landfall_core::change::Change;
-use landfall_core::config::{AutoConfig, Config, ConflictConfig, JournalConfig};
+use landfall_core::config::{AutoConfig, Config, ConflictConfig, JournalConfig, PushConfig, RetryConfig};
 use landfall_core::device::DeviceState;
 use landfall_core::entity::{Base, Body, RemoteEntity};
 use landfall_core::event::Event;
@@ -180,6 +180,110 @@ fn a_backend_that_refuses_everything_is_never_asked_more_than_the_allowed_calls_
     assert!(answered < 420, "{answered} calls");
 }
 
+/// Sends `tasks` notes in batches of at most 8, one call at a time.
+fn in_batches_of_eight(tasks: usize) -> Bench {
+    let push = PushConfig { batch_tasks: 8, calls_max: 1, ..PushConfig::default() };
+    let mut bench = Bench::with(Config { push, ..Config::default() }, EffectClass::OneEffect);
+    for id in 0..tasks {
+        bench.enqueue(Change::create("note", format!("{id}")).set("a", 1)).unwrap();
+    }
+    bench.sync();
+    bench
+}
+
+#[test]
+fn after_a_failure_the_batches_are_smaller_and_grow_again_when_all_is_well() {
+    let mut bench = in_batches_of_eight(24);
+    for _ in 0..2 {
+        let batch = bench.last_sent();
+        bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+        bench.wait(Duration::from_secs(3600));
+    }
+    for _ in 0..4 {
+        let batch = bench.last_sent();
+        bench.apply(&batch, "1");
+    }
+    let sizes: Vec<_> = bench.sent.iter().map(|batch| batch.tasks.len()).collect();
+    assert_eq!(sizes, [8, 4, 2, 4, 8, 8, 2]);
+}
+
+#[test]
+fn a_backend_that_has_taken_no_large_request_is_sent_small_ones_until_it_takes_one() {
+    let mut bench = in_batches_of_eight(20);
+    for _ in 0..15 {
+        let batch = bench.last_sent();
+        bench.fail(&batch, FailureKind::TooLarge, Delivery::Answered);
+    }
+    for _ in 0..3 {
+        let batch = bench.last_sent();
+        bench.apply(&batch, "1");
+    }
+    let sizes: Vec<_> = bench.sent.iter().map(|batch| batch.tasks.len()).collect();
+    assert_eq!(sizes, [8, 4, 2, 1, 1, 2, 1, 1, 4, 2, 1, 1, 2, 1, 1, 1, 2, 4, 5]);
+}
+
+#[test]
+fn what_cannot_be_sent_after_all_leaves_the_others_in_one_request() {
+    let mut bench = Bench::new();
+    let due = Timestamp(bench.wall_ms + 1_000);
+    for id in ["1", "2", "3", "4"] {
+        bench.enqueue(Change::create("note", id).set("a", 1).not_before(due)).unwrap();
+    }
+    assert!(bench.store.damage_entity(&EntityKey::new("note", "2")));
+    bench.pass(Duration::from_secs(1));
+    bench.sync();
+    assert_eq!(bench.counts().dead, 1);
+    let ids: Vec<_> = bench.sent[0].tasks.iter().map(|task| task.entity.entity_id.as_str()).collect();
+    assert_eq!(ids, ["1", "3", "4"]);
+}
+
+#[test]
+fn no_request_is_larger_than_the_backend_takes_in_tasks_or_in_bytes() {
+    let few = Capabilities { batch_tasks: 4, ..capabilities(EffectClass::OneEffect) };
+    let small = Capabilities { batch_bytes: 1_000, ..capabilities(EffectClass::OneEffect) };
+    for (most, sizes) in [(few, &[1, 4, 4][..]), (small, &[1, 4, 2, 2])] {
+        let push = PushConfig { calls_max: 1, ..PushConfig::default() };
+        let mut bench = Bench::of(Config { push, ..Config::default() }, most.clone());
+        let text = "x".repeat(200);
+        for id in 1..=9 {
+            let change = Change::create("note", format!("{id}")).set("a", text.as_str());
+            let in_group = (2..=5).contains(&id);
+            bench.enqueue(if in_group { change.group("g") } else { change }).unwrap();
+        }
+        bench.sync();
+        while bench.counts().total() > 0 {
+            let batch = bench.last_sent();
+            bench.apply(&batch, "1");
+        }
+        for batch in &bench.sent {
+            let bytes: usize = batch.tasks.iter().map(|task| task.payload.len()).sum();
+            let is_a_group = batch.tasks.iter().all(|task| task.group.is_some());
+            assert!(batch.tasks.len() <= most.batch_tasks);
+            assert!(bytes <= most.batch_bytes || is_a_group, "{bytes} bytes");
+        }
+        assert_eq!(bench.sent.iter().map(|batch| batch.tasks.len()).collect::<Vec<_>>(), sizes);
+    }
+}
+
+#[test]
+fn a_task_gets_as_many_attempts_as_the_app_allows() {
+    for (kind, retry) in [
+        (FailureKind::Transient, RetryConfig { transient_max: Some(3), ..RetryConfig::default() }),
+        (FailureKind::Protocol, RetryConfig { unreadable_max: 3, ..RetryConfig::default() }),
+    ] {
+        let mut bench = Bench::with(Config { retry, ..Config::default() }, EffectClass::OneEffect);
+        bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
+        bench.sync();
+        for attempt in 1..=3 {
+            assert_eq!((bench.sent.len(), bench.counts().dead), (attempt, 0), "{kind:?}");
+            let batch = bench.last_sent();
+            bench.fail(&batch, kind, Delivery::Unknown);
+            bench.wait(Duration::from_secs(3600));
+        }
+        assert_eq!((bench.sent.len(), bench.counts().dead), (3, 1), "{kind:?}");
+    }
+}
+
 #[test]
 fn a_damaged_record_is_told_and_blocks_nobody() {
     let mut bench = Bench::new();
@@ -296,6 +400,17 @@ fn a_backend_that_may_act_twice_gets_no_second_try() {
 }
 
 #[test]
+fn a_run_that_has_nothing_left_to_send_does_not_wait_for_the_backend_to_recover() {
+    let mut bench = Bench::new();
+    bench.enqueue(Change::create("note", "1").set("a", 1).at_most_once()).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+    assert!(bench.machine.gate().is_some());
+    assert_eq!((bench.reports.len(), bench.reports[0].left.dead), (1, 1));
+}
+
+#[test]
 fn another_database_behind_the_same_address_stops_everything_and_keeps_everything() {
     let mut bench = Bench::new();
     bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
@@ -323,6 +438,7 @@ fn a_stale_holder_is_fenced_and_its_late_acknowledgement_is_reconciled() {
     let mut bench = Bench::new();
     bench.enqueue(Change::create("note", "1").set("a", 1)).unwrap();
     bench.enqueue(Change::create("note", "2").set("a", 1)).unwrap();
+    bench.enqueue(Change::create("note", "3").set("a", 1)).unwrap();
     bench.sync();
     let old_batch = bench.last_sent();
     // Another process takes over: a machine of its own on the same store.
@@ -349,18 +465,20 @@ fn a_stale_holder_is_fenced_and_its_late_acknowledgement_is_reconciled() {
     let sent = sent.expect("what the dead holder had under way is sent again");
     assert_eq!(sent.tasks[0].payload, old_batch.tasks[0].payload, "same key, same bytes");
 
-    // The old holder's answer comes late: a proven effect counts, a refusal does not.
+    // The old holder's answer comes late: a proven effect counts, a refusal or a conflict does not.
     let applied = (old_batch.tasks[0].key, Outcome::Applied(Applied::default()));
     let refused = (
         old_batch.tasks[1].key,
         Outcome::Rejected(Rejection { code: "x".into(), message: "y".into(), answer: None }),
     );
-    bench.answer(&old_batch, Ok(PushReply { results: vec![applied, refused], ..PushReply::default() }));
+    let theirs = remote("3", Body::Live(Fields::from([("a", 9)])), "2");
+    let met = (old_batch.tasks[2].key, Outcome::Conflict { remote: Some(theirs) });
+    bench.answer(&old_batch, Ok(PushReply { results: vec![applied, refused, met], ..PushReply::default() }));
     assert!(bench.events.contains(&Event::LeaseLost));
     let left = bench.tasks();
-    assert_eq!(left.len(), 1);
-    assert_eq!(left[0].entity.entity_id, "2");
-    assert!(matches!(left[0].state, TaskState::InFlight { .. }), "it belongs to the new holder");
+    assert_eq!(left.iter().map(|task| task.entity.entity_id.as_str()).collect::<Vec<_>>(), ["2", "3"]);
+    let belongs_to_the_new_holder = left.iter().all(|task| matches!(task.state, TaskState::InFlight { .. }));
+    assert!(belongs_to_the_new_holder, "{left:?}");
 }
 
 #[test]

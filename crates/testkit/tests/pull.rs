@@ -4,7 +4,7 @@
 mod bench;
 
 use bench::{Bench, DRAINED, applied, body, gone, note, open, theirs, with_feed};
-use landfall_core::adapter::{Applied, Outcome, PullPage};
+use landfall_core::adapter::{Applied, Capabilities, Outcome, PullPage};
 use landfall_core::change::Change;
 use landfall_core::config::{Config, ConflictConfig, PullConfig, PushConfig};
 use landfall_core::conflict::Why;
@@ -150,49 +150,6 @@ fn what_the_backend_deleted_is_deleted_here() {
 }
 
 #[test]
-fn a_page_that_a_verdict_overtook_is_asked_for_again_and_the_third_time_in_silence() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":0}"#, "1")]);
-    bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
-    bench.sync();
-    for doubt in 1..=2 {
-        let (asked, batch) = (bench.pages.len(), bench.last_sent());
-        bench.apply(&batch, &format!("{}", doubt + 1));
-        // Written before that verdict, for all anybody knows.
-        bench.page(vec![theirs("1", r#"{"a":0}"#, "1")], "stale", false);
-        assert_eq!(bench.view("1"), format!(r#"{{"a":{doubt}}}"#));
-        assert_eq!(bench.position().unwrap().cursor, Some("c1".into()), "the page was not taken");
-        assert_eq!(bench.pages.len(), asked + 1, "it is asked for again, doubt {doubt}");
-        bench.enqueue(Change::update("note", "1").set("a", doubt + 1)).unwrap();
-    }
-    assert_eq!(bench.sent.len(), 2, "nothing is sent while the third one is under way");
-    bench.page(vec![theirs("1", r#"{"a":2}"#, "3")], "c2", false);
-    assert_eq!(bench.position().unwrap().cursor, Some("c2".into()));
-    assert!(bench.last_payload().contains(r#""base_version":"3","fields":{"a":3}"#));
-}
-
-#[test]
-fn a_page_read_in_silence_that_fails_lets_sending_go_on() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":0}"#, "1")]);
-    bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
-    bench.sync();
-    for doubt in 1..=2 {
-        let batch = bench.last_sent();
-        bench.apply(&batch, &format!("{}", doubt + 1));
-        bench.page(vec![theirs("1", r#"{"a":0}"#, "1")], "stale", false);
-        bench.enqueue(Change::update("note", "1").set("a", doubt + 1)).unwrap();
-    }
-    assert_eq!(bench.sent.len(), 2);
-    bench.fail_page(FailureKind::Transient);
-    assert_eq!(bench.sent.len(), 3, "a failing pull never blocks push");
-    // Nor does the next try: the doubt is over.
-    let batch = bench.last_sent();
-    bench.wait(Duration::from_secs(3600));
-    bench.apply(&batch, "9");
-    bench.enqueue(Change::update("note", "1").set("a", 9)).unwrap();
-    assert_eq!(bench.sent.len(), 4);
-}
-
-#[test]
 fn a_failing_pull_never_blocks_push() {
     use FailureKind as Kind;
     for kind in [
@@ -216,6 +173,68 @@ fn a_failing_pull_never_blocks_push() {
         let batch = bench.last_sent();
         bench.apply(&batch, "1");
         assert_eq!(bench.sent.len(), 2, "{kind:?}");
+    }
+}
+
+#[test]
+fn readings_that_fail_wait_longer_from_time_to_time_and_begin_anew_after_a_good_one() {
+    let waits = |bench: &Bench| -> Vec<Duration> {
+        let told = |event: &Event| match event {
+            Event::PullPaused { wait, .. } => *wait,
+            _ => None,
+        };
+        bench.events.iter().filter_map(told).collect()
+    };
+    for good_between in [false, true] {
+        let mut bench = Bench::reading();
+        bench.sync();
+        for n in 0..8 {
+            bench.fail_page(FailureKind::Transient);
+            bench.wait(Duration::from_secs(3600));
+            if good_between {
+                bench.page(Vec::new(), &format!("c{n}"), true);
+            }
+        }
+        let longest = waits(&bench).into_iter().max().unwrap();
+        assert_eq!(longest > Config::default().retry.base, !good_between, "{longest:?}");
+    }
+}
+
+#[test]
+fn a_fresh_wish_to_sync_reads_at_once_although_reading_was_put_off() {
+    let mut bench = Bench::reading();
+    bench.session(DRAINED, Directions::Both);
+    bench.fail_page(FailureKind::Transient);
+    bench.step(|step, _| step.stop_session());
+    assert_eq!(bench.pages.len(), 1);
+    bench.session(DRAINED, Directions::Both);
+    assert_eq!(bench.pages.len(), 2);
+}
+
+#[test]
+fn a_feed_whose_very_beginning_has_expired_is_not_asked_in_a_circle() {
+    let mut bench = Bench::reading();
+    bench.sync();
+    bench.fail_page(FailureKind::CursorExpired);
+    assert_eq!((bench.pages.len(), bench.reports.len()), (1, 0));
+    assert_eq!(count(&bench, |event| *event == Event::Reconciling), 0, "there is nothing to go back to");
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(bench.pages.len(), 2);
+}
+
+#[test]
+fn a_page_that_finds_no_way_to_the_backend_lets_a_probe_look_for_it() {
+    for kind in [FailureKind::Unreachable, FailureKind::Intercepted] {
+        let mut bench = Bench::of(Config::default(), Capabilities { probe: true, ..with_feed() });
+        bench.sync();
+        bench.fail_page(kind);
+        assert_eq!(bench.machine.gate().map(|(why, _)| why), Some(kind));
+        assert_eq!((bench.pages.len(), bench.probes.len()), (1, 0), "not in a circle");
+        bench.wait(Duration::from_secs(60));
+        assert_eq!((bench.pages.len(), bench.probes.len()), (1, 1));
+        let probe = bench.probes[0];
+        bench.step(|step, tx| step.probed(tx, probe, &Ok(())).unwrap());
+        assert_eq!(bench.pages.len(), 2, "{kind:?}");
     }
 }
 
@@ -278,6 +297,24 @@ fn credentials_are_asked_for_once_when_a_page_is_refused() {
     assert_eq!((bench.refreshes, bench.pages.len()), (1, 2), "not in a circle");
     let report = bench.reports.last().unwrap();
     assert!(report.pull_waiting_for.as_ref().unwrap().starts_with("credentials"), "{report:?}");
+}
+
+#[test]
+fn a_page_that_comes_ends_the_caution_after_refused_credentials() {
+    let push = PushConfig { batch_tasks: 1, calls_max: 2, ..PushConfig::default() };
+    for page_comes in [false, true] {
+        let mut bench = Bench::of(Config { push: push.clone(), ..Config::default() }, with_feed());
+        bench.sync();
+        bench.fail_page(FailureKind::Unauthenticated);
+        bench.step(|step, _| step.credentials_refreshed(true));
+        if page_comes {
+            bench.page(Vec::new(), "c1", true);
+        }
+        for id in ["1", "2"] {
+            bench.enqueue(Change::create("note", id).set("a", 1)).unwrap();
+        }
+        assert_eq!(bench.sent.len(), if page_comes { 2 } else { 1 });
+    }
 }
 
 #[test]
@@ -374,6 +411,30 @@ fn what_is_confirmed_while_the_first_page_is_under_way_is_not_missed() {
     assert_eq!(bench.view("1"), r#"{"a":1}"#);
 }
 
+/// Some backends name a state by its content, so that a record can come back to a state that it had before.
+#[test]
+fn a_page_takes_back_what_was_put_aside_before_and_an_echo_from_elsewhere_does_not() {
+    for (by_page, view) in [(true, r#"{"a":1,"b":2}"#), (false, r#"{"a":5}"#)] {
+        let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "x")]);
+        bench.enqueue(Change::update("note", "1").set("b", 2)).unwrap();
+        bench.sync();
+        let batch = bench.last_sent();
+        bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+        bench.page(vec![theirs("1", r#"{"a":5}"#, "y")], "c2", true);
+        assert!(bench.entity("1").unwrap().staged.is_some(), "it waits for the verdict");
+        let again = theirs("1", r#"{"a":1}"#, "x");
+        if by_page {
+            bench.page(vec![again], "c3", true);
+        } else {
+            bench.hear(again);
+        }
+        bench.wait(Duration::from_secs(60));
+        let batch = bench.last_sent();
+        bench.apply(&batch, "z");
+        assert_eq!(bench.view("1"), view, "by page: {by_page}");
+    }
+}
+
 /// The answer to a creation is late, and comes while the feed is read from its beginning: nobody can say whether the reading had
 /// come by the record before it was there, so one more follows.
 #[test]
@@ -409,24 +470,43 @@ fn a_late_verdict_during_a_reading_makes_it_be_read_once_more() {
     }
 }
 
+/// Reading a feed from its beginning is dear: it is done only for what a reading may have missed.
 #[test]
-fn waiting_for_silence_does_not_spin() {
-    let mut bench = Bench::reading();
-    bench.sync();
-    let stale = || vec![theirs("1", r#"{"a":0}"#, "1")];
-    bench.page(stale(), "c1", false);
-    bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
-    bench.sync();
-    let first = bench.last_sent();
-    // Another call stays under way, so that there is no silence yet.
-    bench.enqueue(Change::create("note", "3").set("a", 1)).unwrap();
-    bench.apply(&first, "2");
-    bench.page(stale(), "s", false);
-    bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
-    let third = bench.last_sent();
-    bench.apply(&third, "3");
-    bench.page(stale(), "s", false);
-    assert!(bench.machine.next_wakeup().unwrap().0 > bench.mono_ms, "it waits for an answer, not for time");
+fn a_late_verdict_of_what_no_reading_can_have_missed_makes_none_anew() {
+    let before = |entity_type: &str, reads_first: bool| {
+        let mut bench = Bench::reading();
+        let change = Change::create(entity_type, "1").set("a", 1);
+        if !reads_first {
+            bench.enqueue(change.clone()).unwrap();
+        }
+        bench.session(DRAINED, Directions::PullOnly);
+        bench.page(vec![theirs("0", r#"{"a":0}"#, "1")], "c1", false);
+        bench.run();
+        if reads_first {
+            bench.enqueue(change).unwrap();
+        }
+        bench
+    };
+    let late = Outcome::Duplicate(Applied { version: Some("1".into()), ..Applied::default() });
+    let mut off = Bench::of(
+        Config { pull: PullConfig { enabled: false, ..PullConfig::default() }, ..Config::default() },
+        with_feed(),
+    );
+    std::mem::swap(&mut off.store, &mut before("note", false).store);
+    off.crash();
+    for (what, mut bench, verdict, anew) in [
+        ("it was there before the reading, which did not bring it", before("note", false), &late, true),
+        ("it is there only now", before("note", false), &applied("1"), false),
+        ("it was made after the reading", before("note", true), &late, false),
+        ("the feed brings no such records", before("draft", false), &late, false),
+        ("nothing is read any more", off, &late, false),
+    ] {
+        bench.session(DRAINED, Directions::PushOnly);
+        let batch = bench.last_sent();
+        bench.outcome(&batch, verdict);
+        assert_eq!(count(&bench, |event| *event == Event::Reconciling), usize::from(anew), "{what}");
+        assert_eq!(bench.position().unwrap().cursor.is_none(), anew, "{what}");
+    }
 }
 
 #[test]
@@ -491,7 +571,39 @@ fn a_cursor_that_expires_again_and_again_is_not_asked_without_end() {
         bench.wait(Duration::from_secs(3600));
     }
     assert_eq!(waits, 6, "from the second time on it backs off");
+    let told = bench.events.iter().filter_map(|event| match event {
+        Event::PullPaused { wait, .. } => *wait,
+        _ => None,
+    });
+    let first = Config::default().retry.base;
+    assert!(told.max().unwrap() > first, "longer from time to time, whatever pages came in between");
     assert_eq!(bench.view("1"), r#"{"a":1}"#);
+}
+
+#[test]
+fn a_cursor_that_expires_now_and_then_is_read_anew_at_once_each_time() {
+    let notes = || vec![theirs("1", r#"{"a":1}"#, "1")];
+    let mut bench = having_read(notes());
+    for _ in 0..3 {
+        let asked = bench.pages.len();
+        begin_anew(&mut bench);
+        assert_eq!(bench.pages.len(), asked + 2, "the reading before has come to its end");
+        bench.page(notes(), "d1", false);
+        bench.run();
+    }
+    assert_eq!(count(&bench, |event| matches!(event, Event::PullPaused { .. })), 0);
+}
+
+#[test]
+fn a_damaged_record_does_not_keep_others_from_being_missed_and_is_told() {
+    let ids = ["1", "2", "3"];
+    let mut bench = having_read(ids.map(|id| theirs(id, r#"{"a":1}"#, "1")).into());
+    assert!(bench.store.damage_entity(&note("2")));
+    begin_anew(&mut bench);
+    bench.page(Vec::new(), "d1", false);
+    bench.run();
+    assert_eq!((bench.view("1"), bench.view("3")), ("deleted".into(), "deleted".into()));
+    assert_eq!(count(&bench, |event| matches!(event, Event::Damaged { .. })), 1);
 }
 
 #[test]
@@ -632,6 +744,70 @@ fn a_single_read_that_comes_after_a_page_has_told_more_is_ignored() {
     bench.fetched(Ok(Some(theirs("1", r#"{"a":8}"#, "2"))));
     let conflict = bench.conflict();
     assert_eq!((conflict.why, conflict.remote), (Why::Fields, Some(theirs("1", r#"{"a":9}"#, "3"))));
+}
+
+#[test]
+fn credentials_are_asked_for_when_the_reading_of_a_single_record_is_refused() {
+    let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
+    bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
+    bench.session(DRAINED, Directions::PushOnly);
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &Outcome::Conflict { remote: None });
+    bench.fetched(Err(Failure::new(FailureKind::Unauthenticated, Delivery::Answered, "401")));
+    assert_eq!((bench.refreshes, bench.counts().conflict), (1, 1));
+}
+
+#[test]
+fn a_conflict_whose_record_could_not_be_read_is_read_in_the_next_run_also_after_a_restart() {
+    for restarts in [false, true] {
+        let mut bench = having_read(vec![theirs("1", r#"{"a":1,"b":1}"#, "1")]);
+        bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
+        bench.session(DRAINED, Directions::PushOnly);
+        let batch = bench.last_sent();
+        bench.outcome(&batch, &Outcome::Conflict { remote: None });
+        bench.fetched(Err(Failure::new(FailureKind::Unreachable, Delivery::NotSent, "no route")));
+        assert_eq!(bench.reports.len(), 2, "the run is over");
+        if restarts {
+            bench.crash();
+        }
+        bench.session(DRAINED, Directions::PushOnly);
+        assert_eq!(bench.fetches.len(), 1, "restarts: {restarts}");
+        bench.fetched(Ok(Some(theirs("1", r#"{"a":1,"b":9}"#, "2"))));
+        assert!(bench.last_payload().contains(r#""base_version":"2","fields":{"a":2}"#));
+    }
+}
+
+#[test]
+fn records_of_conflicts_are_read_a_few_at_a_time_while_sending_is_allowed_and_only_by_a_run_that_sends() {
+    let ids = ["1", "2", "3"];
+    let mut bench = having_read(ids.map(|id| theirs(id, r#"{"a":1}"#, "1")).into());
+    for id in ids {
+        bench.enqueue(Change::update("note", id).set("a", 2)).unwrap();
+    }
+    bench.session(DRAINED, Directions::PushOnly);
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &Outcome::Conflict { remote: None });
+    let most = Config::default().push.calls_max;
+    assert_eq!(bench.fetches.len(), most, "as many as calls may be under way");
+    let calm = Failure::new(FailureKind::RateLimited, Delivery::Answered, "429");
+    bench.fetched(Err(calm.retry_after(Some(Duration::from_secs(60)))));
+    assert_eq!(bench.fetches.len(), most - 1, "the backend has asked for calm");
+    bench.step(|step, _| step.stop_session());
+    bench.fetches.clear();
+    bench.sync();
+    assert!(bench.fetches.is_empty(), "and gets it from a fresh wish too");
+    bench.step(|step, _| step.stop_session());
+    bench.pass(Duration::from_secs(3600));
+    bench.session(DRAINED, Directions::PullOnly);
+    assert!(bench.fetches.is_empty(), "a conflict is the business of sending");
+    bench.page(Vec::new(), "c2", false);
+    bench.session(DRAINED, Directions::PushOnly);
+    assert_eq!(bench.fetches.len(), most);
+    for told in 1..=ids.len() {
+        let (_, key) = bench.fetches.last().cloned().unwrap();
+        bench.fetched(Ok(Some(theirs(&key.entity_id, r#"{"a":1,"b":9}"#, "2"))));
+        assert_eq!(bench.counts().conflict, (ids.len() - told) as u64);
+    }
 }
 
 /// How long it takes to read so many changes in pages while 1,000 changes of the app cannot be sent.

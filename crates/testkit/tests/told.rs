@@ -67,6 +67,79 @@ fn a_task_that_goes_on_after_a_conflict_keeps_its_age() {
 }
 
 #[test]
+fn an_attempt_is_told_when_it_begins_and_so_is_the_next_one_and_what_was_read() {
+    let mut bench = Bench::reading();
+    let task = bench.enqueue(create("1")).unwrap().task.unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    let bytes = batch.tasks[0].payload.len();
+    assert!(bench.events.contains(&Event::SendStarted { call: batch.call, tasks: 1, bytes }));
+    bench.outcome(&batch, &Outcome::Retry { after: Some(HOUR), reason: "busy".into() });
+    let again = bench.events.iter().find_map(|event| match event {
+        Event::RetryScheduled { task: of, kind, wait } if *of == task => Some((*kind, *wait >= HOUR)),
+        _ => None,
+    });
+    assert_eq!(again, Some((FailureKind::RateLimited, true)));
+    bench.page(vec![theirs("2", "{}", "1"), theirs("3", "{}", "1")], "c1", true);
+    assert!(bench.events.contains(&Event::Pulled { changes: 2, more: true }));
+}
+
+#[test]
+fn a_conflict_that_a_rule_decides_is_told_and_counted_also_that_of_a_dead_letter() {
+    for is_dead in [false, true] {
+        let mut bench = Bench::new();
+        bench.hear(theirs("1", r#"{"a":0}"#, "1"));
+        bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
+        bench.sync();
+        if is_dead {
+            let batch = bench.last_sent();
+            let refused = Rejection { code: "no".into(), message: "never".into(), answer: None };
+            bench.outcome(&batch, &Outcome::Rejected(refused));
+            bench.hear(theirs("1", r#"{"a":9}"#, "2"));
+        } else {
+            let batch = bench.last_sent();
+            bench.outcome(&batch, &Outcome::Conflict { remote: Some(theirs("1", r#"{"a":9}"#, "2")) });
+            let batch = bench.last_sent();
+            bench.apply(&batch, "3");
+            assert_eq!(bench.reports.last().unwrap().conflicts, 1);
+        }
+        let of_conflict = |event: &Event| match event {
+            Event::Conflicted { waits, again, .. } => Some((*waits, *again)),
+            Event::Resolved { .. } => panic!("nobody waited"),
+            _ => None,
+        };
+        let told: Vec<_> = bench.events.iter().filter_map(of_conflict).collect();
+        assert_eq!(told, [(false, false)], "dead: {is_dead}");
+    }
+}
+
+#[test]
+fn what_goes_on_under_another_id_is_told_with_both() {
+    let mut bench = Bench::new();
+    bench.hear(theirs("1", r#"{"a":0,"b":0}"#, "1"));
+    let first = bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap().task.unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    let remote = Some(theirs("1", r#"{"a":0,"b":9}"#, "2"));
+    bench.outcome(&batch, &Outcome::Conflict { remote });
+    let batch = bench.last_sent();
+    let rebased = batch.tasks[0].task_id;
+    let entity = batch.tasks[0].entity.clone();
+    bench.outcome(
+        &batch,
+        &Outcome::Rejected(Rejection { code: "no".into(), message: "never".into(), answer: None }),
+    );
+    let taken_up = bench.step(|step, tx| step.requeue(tx, rebased).unwrap());
+    let goes_on = |event: &&Event| matches!(event, Event::Rebased { .. } | Event::Requeued { .. });
+    let told: Vec<_> = bench.events.iter().filter(goes_on).cloned().collect();
+    let expected = [
+        Event::Rebased { task: first, entity, next: rebased },
+        Event::Requeued { task: rebased, next: taken_up },
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn no_age_is_negative_when_the_clock_went_back() {
     let mut bench = Bench::new();
     bench.enqueue(create("1")).unwrap();

@@ -3,7 +3,7 @@
 //! A page and its cursor are one transaction, so a reading can stop anywhere and goes on there. Reading and sending do
 //! not wait for each other (G5), with one exception: a page that was under way while a verdict moved the base of one of
 //! its records may be older than that verdict, and nobody can tell. It is asked for again, and if that happens once
-//! more, the third time with nothing being sent meanwhile. Tests: `tests/pull.rs` and the simulator of
+//! more, the third time with nothing being sent meanwhile. Tests: `tests/{pull,believed}.rs` and the simulator of
 //! `landfall-testkit`.
 
 use super::{Effect, Gate, Step};

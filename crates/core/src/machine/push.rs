@@ -191,7 +191,7 @@ impl Step {
             return Ok(None);
         }
         let Some(together) = self.whole_group(tx, task)? else { return Ok(None) };
-        let mut held = BTreeSet::new();
+        let mut is_held = false;
         for member in &together {
             // What was in trouble before may have been passed by then, and another one of its line may just be going.
             let was_in_trouble = member.frozen.is_some() || !member.history.notes().is_empty();
@@ -202,18 +202,12 @@ impl Step {
                 return Ok(None);
             }
             if self.must_be_held(tx, member)? {
-                held.insert(member.id);
+                is_held = true;
                 self.hold_back(tx, member.clone())?;
             }
         }
-        if held.is_empty() {
-            return Ok(Some(together));
-        }
-        // One that is held holds up the rest of its group.
-        for member in together.into_iter().filter(|member| !held.contains(&member.id)) {
-            tx.put_task(&Task { claim_at: None, ..member })?;
-        }
-        Ok(None)
+        // One that is held holds up the rest of its group, which is found out of each of them when its turn comes.
+        Ok((!is_held).then_some(together))
     }
 
     /// Freezes tasks that go together and adds them to the batch; `false` when there is no room for them.
@@ -340,7 +334,6 @@ impl Step {
         let entity = self.server_key(tx, &task.entity)?;
         let fields = self.outgoing(tx, &task.entity.entity_type, &task.intent)?;
         let payload: Arc<str> = encode(task, &entity, &fields, Some(key), base_version.as_ref()).into();
-        drop(fields);
         task.frozen = Some(Frozen {
             key,
             fingerprint: Fingerprint::of(payload.as_bytes()),

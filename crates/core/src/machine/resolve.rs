@@ -3,7 +3,7 @@
 //! Changes queued for a record are rebased one after another, as `rebase.rs` says. The rules decide what they can; what
 //! they cannot waits in the state `conflict`, and what is behind it waits too. A change that was sent goes on as a new
 //! task with a new key (G8); one that was not is rewritten in its place. Everything set aside is written down (G7).
-//! Tests: `tests/conflicts.rs`, `tests/machine.rs` and the simulator of `landfall-testkit`.
+//! Tests: `tests/{conflicts,laid_anew,machine}.rs` and the simulator of `landfall-testkit`.
 
 use super::Step;
 use super::depend::Parents;
@@ -349,7 +349,6 @@ impl Step {
         self.end(tx, task, verdict, None, Some(next.id))?;
         tx.put_task(&next)?;
         self.left(tx, task, verdict, Some(next.id))?;
-        self.make_claimable(tx, &next)?;
         self.promote(tx, &task.entity, task.lane.as_deref())?;
         if let Some(group) = &next.terms.group {
             // Now that one of it begins anew, what the others have passed does not wait for them any more.

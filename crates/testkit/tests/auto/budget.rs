@@ -1,8 +1,10 @@
 //! A run within a budget: it stops in time, keeps to its bytes and tasks, and says what was used up.
 
 use super::*;
+use landfall_core::config::PushConfig;
 use landfall_core::event::Exhausted;
 use landfall_core::machine::{Directions, RunBudget, SessionEnd};
+use landfall_core::time::Timestamp;
 
 fn within(bench: &mut Bench, budget: RunBudget) {
     bench.step(|step, _| step.start_session_within(budget, Directions::Both));
@@ -69,6 +71,28 @@ fn no_call_begins_that_would_not_come_back_in_time() {
     assert_eq!(report.exhausted, Some(Exhausted::Time));
     assert!(report.applied >= 10, "{report:?}");
     assert_eq!(report.left.unknown + report.left.in_flight, 0, "nothing was left under way");
+}
+
+#[test]
+fn a_run_waits_for_nothing_that_would_come_too_late_at_the_pace_of_its_answers() {
+    let one_by_one = PushConfig { batch_tasks: 1, calls_max: 1, ..PushConfig::default() };
+    for (answers, waits) in [(&[2][..], true), (&[10], false), (&[12, 2], false), (&[4, 2, 2, 2], true)] {
+        let mut bench = Bench::of(
+            Config { push: one_by_one.clone(), ..Config::default() },
+            capabilities(EffectClass::OneEffect),
+        );
+        notes(&mut bench, answers.len());
+        let late = Timestamp(bench.wall_ms + 31_000);
+        bench.enqueue(note("late").not_before(late)).unwrap();
+        within(&mut bench, RunBudget { time: Some(40 * SECOND), ..RunBudget::default() });
+        for seconds in answers {
+            let batch = bench.last_sent();
+            bench.pass(*seconds * SECOND);
+            bench.apply(&batch, "1");
+        }
+        assert_eq!(bench.counts().pending, 1);
+        assert_eq!(bench.machine.is_syncing(), waits, "{answers:?}");
+    }
 }
 
 #[test]

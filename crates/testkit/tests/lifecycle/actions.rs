@@ -151,3 +151,23 @@ fn a_backend_without_commands_refuses_them_at_the_door() {
     assert_eq!(bench.counts().total(), 0);
     let _ = (ended, Verdict::Applied);
 }
+
+/// The app was pointed at another backend while something waited.
+#[test]
+fn what_another_backend_cannot_do_is_never_sent_to_it_and_waits_for_a_decision() {
+    let simple =
+        Capabilities { actions: false, atomic_groups: false, ..capabilities(EffectClass::OneEffect) };
+    let mut old = Bench::new();
+    old.enqueue(Change::action("note", "1", "approve")).unwrap();
+    old.enqueue(Change::create("note", "2").set("n", 1).group("g")).unwrap();
+    old.enqueue(Change::create("note", "3").set("n", 1)).unwrap();
+    let mut new = Bench::of(Config::default(), simple);
+    std::mem::swap(&mut new.store, &mut old.store);
+    new.crash();
+    new.sync();
+    assert_eq!(super::all_sent(&new), ["3"]);
+    let dead = new.tasks().into_iter().filter(|task| {
+        matches!(task.state, TaskState::Dead { why: FailureKind::Unsupported }) && task.frozen.is_none()
+    });
+    assert_eq!(dead.count(), 2);
+}

@@ -4,7 +4,7 @@ use super::{all_sent, ended, id, ids, rejected, task};
 use crate::bench::{Bench, DRAINED, applied, reply, theirs};
 use landfall_core::adapter::{EffectClass, Outcome};
 use landfall_core::change::{Change, Intent, Operation};
-use landfall_core::config::{Config, Limits};
+use landfall_core::config::{Config, Limits, PushConfig};
 use landfall_core::device::DeviceState;
 use landfall_core::event::Event;
 use landfall_core::explain::{Live, Wait, explain};
@@ -192,6 +192,20 @@ fn ten_thousand_paused_tasks_do_not_hide_one_that_may_go() {
 }
 
 #[test]
+fn one_that_may_go_is_found_behind_any_number_of_paused_ones_without_another_wish() {
+    let push = PushConfig { batch_tasks: 2, ..PushConfig::default() };
+    let mut bench = Bench::with(Config { push, ..Config::default() }, EffectClass::OneEffect);
+    for n in 0..100 {
+        bench.enqueue(Change::create("photo", n.to_string()).set("n", 1)).unwrap();
+    }
+    bench.enqueue(Change::create("note", "n").set("n", 1)).unwrap();
+    bench.step(|step, tx| step.pause(tx, &Scope::Type("photo".into())).unwrap());
+    bench.sync();
+    bench.run();
+    assert_eq!(all_sent(&bench), ["n"]);
+}
+
+#[test]
 fn a_backoff_can_be_ended_by_the_app() {
     let mut bench = Bench::new();
     let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
@@ -264,152 +278,6 @@ fn what_became_of_a_write_is_known_also_through_retries_and_restarts() {
     let of = fate(&*bench.store.begin().unwrap(), id(&cancelled)).unwrap();
     assert_eq!(of, Fate::GivenUp { verdict: Verdict::Cancelled });
     assert!(!of.may_change());
-}
-
-#[test]
-fn what_is_due_this_very_moment_waits_for_nothing_but_a_run() {
-    let mut bench = Bench::new();
-    let until = Timestamp(bench.wall_ms + 60_000);
-    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1).not_before(until)).unwrap();
-    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::NotBefore { until }]);
-    bench.pass(Duration::from_millis(60_000));
-    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync]);
-    // Likewise what was under way a moment ago.
-    bench.sync();
-    bench.step(|step, _| step.stop_session());
-    assert_eq!(task(&mut bench, id(&receipt)).unwrap().due(), Some(Timestamp(bench.wall_ms)));
-    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync]);
-}
-
-#[test]
-fn one_task_in_the_way_is_named_once_however_many_orders_it_is_part_of() {
-    let mut bench = Bench::new();
-    let first = bench.enqueue(Change::create("note", "a").set("n", 1).lane("l")).unwrap();
-    bench.sync();
-    let behind = bench.enqueue(Change::update("note", "a").set("n", 2).lane("l")).unwrap();
-    let waits = why(&mut bench, id(&behind), &Live::default());
-    assert!(matches!(&waits[..], [Wait::EarlierChange(blocker)] if blocker.task == id(&first)), "{waits:?}");
-}
-
-/// One of a group that is to go at once takes the others with it: they only ever go together.
-#[test]
-fn a_group_goes_at_once_when_the_one_that_it_waits_for_is_to_go_now() {
-    let mut bench = Bench::new();
-    let until = Timestamp(bench.wall_ms + 60_000);
-    let first = bench.enqueue(Change::create("note", "a").set("n", 1).group("g")).unwrap();
-    let late = bench.enqueue(Change::create("note", "b").set("n", 1).group("g").not_before(until)).unwrap();
-    bench.sync();
-    assert!(bench.sent.is_empty());
-    bench.step(|step, tx| step.retry_now(tx, id(&late)).unwrap());
-    assert_eq!(ids(&bench.last_sent()), ["a", "b"]);
-    let batch = bench.last_sent();
-    let after = Some(Duration::from_secs(60));
-    bench.outcome(&batch, &Outcome::Retry { after, reason: "busy".into() });
-    for receipt in [&first, &late] {
-        assert_eq!(bench.sent.len(), 1, "the other one has to wait still");
-        bench.step(|step, tx| step.retry_now(tx, id(receipt)).unwrap());
-    }
-    assert_eq!((bench.sent.len(), ids(&bench.last_sent())), (2, vec!["a", "b"]));
-}
-
-#[test]
-fn a_lease_is_named_until_it_is_over_and_not_when_it_was_given_back() {
-    let mut bench = Bench::new();
-    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
-    bench.sync();
-    let batch = bench.last_sent();
-    bench.fail(&batch, FailureKind::Transient, Delivery::NotSent);
-    let lease = bench.store.begin().unwrap().lease().unwrap().unwrap();
-    let mut at = |until: Timestamp, before: i64| {
-        bench.wall_ms = until.0 - before;
-        why(&mut bench, id(&receipt), &Live::default())
-    };
-    let until = lease.expires_at;
-    assert_eq!(at(until, 1), [Wait::Lease { holder: "me".into(), until }]);
-    assert_eq!(at(until, 0), [Wait::Sync]);
-    assert_eq!(at(until, -1), [Wait::Sync]);
-    bench.wall_ms = until.0 - 1_000;
-    bench.step(|step, _| step.stop_session());
-    bench.wall_ms -= 1_000;
-    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync], "nobody has it");
-}
-
-#[test]
-fn each_of_a_group_names_the_others_that_are_not_ready_and_its_own_backoff() {
-    let mut bench = Bench::new();
-    let until = Timestamp(bench.wall_ms + 60_000);
-    let [a, b] = [None, Some(until)].map(|moment| {
-        let change = Change::create("note", if moment.is_some() { "b" } else { "a" }).set("n", 1).group("g");
-        let change = moment.map_or(change.clone(), |moment| change.not_before(moment));
-        id(&bench.enqueue(change).unwrap())
-    });
-    let waits = why(&mut bench, a, &Live::default());
-    assert!(matches!(&waits[..], [Wait::Group { blocker, .. }] if blocker.task == b), "{waits:?}");
-    assert_eq!(why(&mut bench, b, &Live::default()), [Wait::NotBefore { until }]);
-    bench.pass(Duration::from_secs(60));
-    for task in [a, b] {
-        assert_eq!(why(&mut bench, task, &Live::default()), [Wait::Sync], "its moment has come");
-    }
-    for trouble in ["put off", "fate unknown"] {
-        bench.sync();
-        let batch = bench.last_sent();
-        match trouble {
-            "put off" => bench.outcome(
-                &batch,
-                &Outcome::Retry { after: Some(Duration::from_secs(60)), reason: "busy".into() },
-            ),
-            _ => bench.outcome(&batch, &Outcome::Unknown { reason: "?".into() }),
-        }
-        bench.step(|step, _| step.stop_session());
-        for (task, other) in [(a, b), (b, a)] {
-            let until = super::task(&mut bench, task).unwrap().due().unwrap();
-            let waits = why(&mut bench, task, &Live::default());
-            assert!(
-                matches!(&waits[..], [Wait::Group { blocker, .. }, Wait::Backoff { until: at }]
-                    if blocker.task == other && *at == until),
-                "{trouble}: {waits:?}"
-            );
-        }
-        bench.pass(Duration::from_secs(3_600));
-    }
-}
-
-#[test]
-fn an_unmetered_network_is_waited_for_only_by_what_asks_for_it() {
-    let mut bench = Bench::new();
-    let plain = id(&bench.enqueue(Change::create("note", "plain").set("n", 1)).unwrap());
-    let large = id(&bench.enqueue(Change::create("note", "large").set("n", 1).unmetered_only()).unwrap());
-    let metered = Live { metered: true, ..Live::default() };
-    assert_eq!(why(&mut bench, plain, &metered), [Wait::Sync]);
-    assert_eq!(why(&mut bench, large, &metered), [Wait::UnmeteredNetwork]);
-    assert_eq!(why(&mut bench, large, &Live::default()), [Wait::Sync]);
-    // Another process has found the network metered.
-    bench.step(|step, tx| step.device_changed(tx, &DeviceState::metered(true)).unwrap());
-    bench.sync();
-    assert_eq!(why(&mut bench, large, &Live::default()), [Wait::UnmeteredNetwork]);
-    // What holds it up may be something else.
-    bench.step(|step, tx| step.pause(tx, &Scope::Type("note".into())).unwrap());
-    assert_eq!(why(&mut bench, large, &Live::default()), [Wait::TypePaused]);
-}
-
-#[test]
-fn what_is_over_at_this_moment_is_no_reason_any_more() {
-    let mut bench = Bench::new();
-    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
-    let offline = |at: i64| Live { offline_until: Some(Timestamp(at)), ..Live::default() };
-    let later = offline(bench.wall_ms + 1);
-    assert!(matches!(why(&mut bench, id(&receipt), &later)[..], [Wait::Offline { .. }]));
-    let now = offline(bench.wall_ms);
-    assert_eq!(why(&mut bench, id(&receipt), &now), [Wait::Sync]);
-    bench.sync();
-    let batch = bench.last_sent();
-    bench.fail(&batch, FailureKind::RateLimited, Delivery::NotSent);
-    bench.step(|step, _| step.stop_session());
-    let until = bench.store.begin().unwrap().replica().unwrap().unwrap().calm.unwrap().until;
-    bench.wall_ms = until.0 - 1;
-    assert!(matches!(why(&mut bench, id(&receipt), &Live::default())[..], [Wait::Gate { .. }]));
-    bench.wall_ms = until.0;
-    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync]);
 }
 
 #[test]
@@ -601,4 +469,150 @@ fn a_change_that_is_cancelled_does_not_decide_for_one_that_is_under_way() {
     assert_eq!(bench.view("1"), r#"{"a":1}"#);
     bench.apply(&batch, "2");
     assert_eq!(bench.view("1"), r#"{"a":0,"c":5}"#, "it came after the effect, so it is newer");
+}
+
+#[test]
+fn what_is_due_this_very_moment_waits_for_nothing_but_a_run() {
+    let mut bench = Bench::new();
+    let until = Timestamp(bench.wall_ms + 60_000);
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1).not_before(until)).unwrap();
+    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::NotBefore { until }]);
+    bench.pass(Duration::from_millis(60_000));
+    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync]);
+    // Likewise what was under way a moment ago.
+    bench.sync();
+    bench.step(|step, _| step.stop_session());
+    assert_eq!(task(&mut bench, id(&receipt)).unwrap().due(), Some(Timestamp(bench.wall_ms)));
+    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync]);
+}
+
+#[test]
+fn one_task_in_the_way_is_named_once_however_many_orders_it_is_part_of() {
+    let mut bench = Bench::new();
+    let first = bench.enqueue(Change::create("note", "a").set("n", 1).lane("l")).unwrap();
+    bench.sync();
+    let behind = bench.enqueue(Change::update("note", "a").set("n", 2).lane("l")).unwrap();
+    let waits = why(&mut bench, id(&behind), &Live::default());
+    assert!(matches!(&waits[..], [Wait::EarlierChange(blocker)] if blocker.task == id(&first)), "{waits:?}");
+}
+
+/// One of a group that is to go at once takes the others with it: they only ever go together.
+#[test]
+fn a_group_goes_at_once_when_the_one_that_it_waits_for_is_to_go_now() {
+    let mut bench = Bench::new();
+    let until = Timestamp(bench.wall_ms + 60_000);
+    let first = bench.enqueue(Change::create("note", "a").set("n", 1).group("g")).unwrap();
+    let late = bench.enqueue(Change::create("note", "b").set("n", 1).group("g").not_before(until)).unwrap();
+    bench.sync();
+    assert!(bench.sent.is_empty());
+    bench.step(|step, tx| step.retry_now(tx, id(&late)).unwrap());
+    assert_eq!(ids(&bench.last_sent()), ["a", "b"]);
+    let batch = bench.last_sent();
+    let after = Some(Duration::from_secs(60));
+    bench.outcome(&batch, &Outcome::Retry { after, reason: "busy".into() });
+    for receipt in [&first, &late] {
+        assert_eq!(bench.sent.len(), 1, "the other one has to wait still");
+        bench.step(|step, tx| step.retry_now(tx, id(receipt)).unwrap());
+    }
+    assert_eq!((bench.sent.len(), ids(&bench.last_sent())), (2, vec!["a", "b"]));
+}
+
+#[test]
+fn a_lease_is_named_until_it_is_over_and_not_when_it_was_given_back() {
+    let mut bench = Bench::new();
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::NotSent);
+    let lease = bench.store.begin().unwrap().lease().unwrap().unwrap();
+    let mut at = |until: Timestamp, before: i64| {
+        bench.wall_ms = until.0 - before;
+        why(&mut bench, id(&receipt), &Live::default())
+    };
+    let until = lease.expires_at;
+    assert_eq!(at(until, 1), [Wait::Lease { holder: "me".into(), until }]);
+    assert_eq!(at(until, 0), [Wait::Sync]);
+    assert_eq!(at(until, -1), [Wait::Sync]);
+    bench.wall_ms = until.0 - 1_000;
+    bench.step(|step, _| step.stop_session());
+    bench.wall_ms -= 1_000;
+    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync], "nobody has it");
+}
+
+#[test]
+fn each_of_a_group_names_the_others_that_are_not_ready_and_its_own_backoff() {
+    let mut bench = Bench::new();
+    let until = Timestamp(bench.wall_ms + 60_000);
+    let [a, b] = [None, Some(until)].map(|moment| {
+        let change = Change::create("note", if moment.is_some() { "b" } else { "a" }).set("n", 1).group("g");
+        let change = moment.map_or(change.clone(), |moment| change.not_before(moment));
+        id(&bench.enqueue(change).unwrap())
+    });
+    let waits = why(&mut bench, a, &Live::default());
+    assert!(matches!(&waits[..], [Wait::Group { blocker, .. }] if blocker.task == b), "{waits:?}");
+    assert_eq!(why(&mut bench, b, &Live::default()), [Wait::NotBefore { until }]);
+    bench.pass(Duration::from_secs(60));
+    for task in [a, b] {
+        assert_eq!(why(&mut bench, task, &Live::default()), [Wait::Sync], "its moment has come");
+    }
+    for trouble in ["put off", "fate unknown"] {
+        bench.sync();
+        let batch = bench.last_sent();
+        match trouble {
+            "put off" => bench.outcome(
+                &batch,
+                &Outcome::Retry { after: Some(Duration::from_secs(60)), reason: "busy".into() },
+            ),
+            _ => bench.outcome(&batch, &Outcome::Unknown { reason: "?".into() }),
+        }
+        bench.step(|step, _| step.stop_session());
+        for (task, other) in [(a, b), (b, a)] {
+            let until = super::task(&mut bench, task).unwrap().due().unwrap();
+            let waits = why(&mut bench, task, &Live::default());
+            assert!(
+                matches!(&waits[..], [Wait::Group { blocker, .. }, Wait::Backoff { until: at }]
+                    if blocker.task == other && *at == until),
+                "{trouble}: {waits:?}"
+            );
+        }
+        bench.pass(Duration::from_secs(3_600));
+    }
+}
+
+#[test]
+fn an_unmetered_network_is_waited_for_only_by_what_asks_for_it() {
+    let mut bench = Bench::new();
+    let plain = id(&bench.enqueue(Change::create("note", "plain").set("n", 1)).unwrap());
+    let large = id(&bench.enqueue(Change::create("note", "large").set("n", 1).unmetered_only()).unwrap());
+    let metered = Live { metered: true, ..Live::default() };
+    assert_eq!(why(&mut bench, plain, &metered), [Wait::Sync]);
+    assert_eq!(why(&mut bench, large, &metered), [Wait::UnmeteredNetwork]);
+    assert_eq!(why(&mut bench, large, &Live::default()), [Wait::Sync]);
+    // Another process has found the network metered.
+    bench.step(|step, tx| step.device_changed(tx, &DeviceState::metered(true)).unwrap());
+    bench.sync();
+    assert_eq!(why(&mut bench, large, &Live::default()), [Wait::UnmeteredNetwork]);
+    // What holds it up may be something else.
+    bench.step(|step, tx| step.pause(tx, &Scope::Type("note".into())).unwrap());
+    assert_eq!(why(&mut bench, large, &Live::default()), [Wait::TypePaused]);
+}
+
+#[test]
+fn what_is_over_at_this_moment_is_no_reason_any_more() {
+    let mut bench = Bench::new();
+    let receipt = bench.enqueue(Change::create("note", "a").set("n", 1)).unwrap();
+    let offline = |at: i64| Live { offline_until: Some(Timestamp(at)), ..Live::default() };
+    let later = offline(bench.wall_ms + 1);
+    assert!(matches!(why(&mut bench, id(&receipt), &later)[..], [Wait::Offline { .. }]));
+    let now = offline(bench.wall_ms);
+    assert_eq!(why(&mut bench, id(&receipt), &now), [Wait::Sync]);
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::RateLimited, Delivery::NotSent);
+    bench.step(|step, _| step.stop_session());
+    let until = bench.store.begin().unwrap().replica().unwrap().unwrap().calm.unwrap().until;
+    bench.wall_ms = until.0 - 1;
+    assert!(matches!(why(&mut bench, id(&receipt), &Live::default())[..], [Wait::Gate { .. }]));
+    bench.wall_ms = until.0;
+    assert_eq!(why(&mut bench, id(&receipt), &Live::default()), [Wait::Sync]);
 }

@@ -208,6 +208,7 @@ fn a_payload_that_is_made_new_is_shown_as_it_is_sent() {
     std::mem::swap(&mut newer.store, &mut old.store);
     newer.crash();
     newer.sync();
+    assert_eq!(newer.view("a"), r#"{"body":"x"}"#);
     let batch = newer.last_sent();
     newer.apply(&batch, "1");
     assert_eq!(newer.view("a"), r#"{"body":"x"}"#);

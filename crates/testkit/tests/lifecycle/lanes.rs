@@ -199,6 +199,7 @@ fn a_letter_whose_field_the_backend_has_changed_does_not_overwrite_it_unseen() {
     let conflict = bench.conflict();
     assert_eq!(conflict.task_id, id(&dead));
     assert_eq!(conflict.fields.len(), 1, "what the rule set aside is on record");
+    assert!(!conflict.is_open(), "a rule has decided: nobody is asked");
     assert!(matches!(task(&mut bench, id(&dead)).unwrap().state, TaskState::Dead { .. }));
 }
 
@@ -422,4 +423,24 @@ fn what_was_passed_waits_for_what_has_passed_it_and_never_the_other_way_round() 
         assert_eq!(batch.tasks[0].task_id, again, "{first} {later}");
         bench.apply(&batch, "2");
     }
+}
+
+#[test]
+fn a_letter_that_replaces_its_record_does_not_overwrite_what_came_in_meanwhile() {
+    let mut bench = Bench::new();
+    bench.hear(crate::bench::theirs("1", r#"{"a":1,"b":1}"#, "1"));
+    let dead = bench.enqueue(Change::replace("note", "1").set("a", 2).set("b", 1)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &rejected("bad"));
+    bench.hear(crate::bench::theirs("1", r#"{"a":1,"b":9}"#, "2"));
+    assert_eq!(bench.view("1"), r#"{"a":2,"b":9}"#);
+    assert!(task(&mut bench, id(&dead)).unwrap().frozen.is_some(), "what was refused stays to be seen");
+    bench.step(|step, tx| step.requeue(tx, id(&dead)).unwrap());
+    bench.sync();
+    assert!(
+        bench.last_payload().contains(r#""base_version":"2","fields":{"a":2}"#),
+        "{}",
+        bench.last_payload()
+    );
 }

@@ -14,6 +14,7 @@ mod incoming;
 mod lanes;
 mod names;
 mod options;
+mod passed;
 mod refusals;
 mod transfer;
 mod upgrade;

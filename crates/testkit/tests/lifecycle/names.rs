@@ -91,6 +91,21 @@ fn what_comes_in_under_the_servers_names_is_of_the_apps_records() {
 }
 
 #[test]
+fn what_the_backend_tells_with_its_yes_names_records_as_the_app_does() {
+    let mut bench = modelled(projects_and_notes());
+    bench.enqueue(Change::create("project", "p").set("name", "x")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    answer(&mut bench, &batch);
+    bench.enqueue(Change::create("note", "n").set("text", "t")).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    let fields = Some([("project_id".to_owned(), "srv-p".into())].into_iter().collect());
+    bench.outcome(&batch, &Outcome::Applied(Applied { version: Some("1".into()), fields, entity_id: None }));
+    assert_eq!(bench.local("note", "n"), Some(body(r#"{"project_id":"p","text":"t"}"#)));
+}
+
+#[test]
 fn a_conflict_names_the_record_as_the_app_does() {
     let mut bench = Bench::new();
     bench.enqueue(Change::create("note", "n").set("a", 1)).unwrap();
@@ -332,7 +347,13 @@ fn an_edit_that_left_under_the_servers_name_is_seen_under_the_apps() {
     bench.step(|step, tx| step.discard(tx, edit).unwrap());
     assert_eq!(bench.view("n"), r#"{"a":5,"b":1}"#);
 
-    // A later edit is the later one, also when it only takes back what is on its way.
+    // A later edit is the later one, also when it only takes back what is on its way, and it is sent.
+    let (mut bench, _, _) = at_work();
+    bench.enqueue(Change::update("note", "n").set("b", 1)).unwrap();
+    bench.sync();
+    assert!(bench.last_payload().contains(r#""entity_id":"srv-n""#), "{}", bench.last_payload());
+    assert!(bench.last_payload().contains(r#""fields":{"b":1}"#), "{}", bench.last_payload());
+
     let (mut bench, sent, _) = at_work();
     let back = bench.enqueue(Change::update("note", "n").set("b", 1)).unwrap();
     assert!(back.task.is_some(), "the backend is about to have something else");

@@ -378,3 +378,44 @@ fn a_letter_that_ran_out_of_attempts_has_all_of_them_again_when_it_is_taken_up()
         bench.step(|step, tx| step.requeue(tx, id(&receipt)).unwrap());
     }
 }
+
+/// Not every backend knows a request again: a copy of it may have taken effect before another one was refused.
+#[test]
+fn what_was_refused_after_a_send_of_unknown_fate_may_be_in_what_comes_in_and_is_not_laid_over_it() {
+    let mut bench = Bench::with(Config::default(), EffectClass::AtLeastOnce);
+    bench.hear(theirs("a", r#"{"n":1}"#, "1"));
+    let receipt = bench.enqueue(Change::update("note", "a").set("n", 2)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::Unknown);
+    bench.wait(Duration::from_secs(3600));
+    let batch = bench.last_sent();
+    bench.outcome(&batch, &rejected("bad"));
+    // Our own effect, and what somebody has made of it.
+    bench.hear(theirs("a", r#"{"n":3}"#, "3"));
+    assert!(bench.conflicts().is_empty(), "it would be a conflict with ourselves");
+    bench.step(|step, tx| step.discard(tx, id(&receipt)).unwrap());
+    assert_eq!(bench.view("a"), r#"{"n":3}"#);
+    assert!(bench.conflicts().is_empty());
+}
+
+#[test]
+fn a_letter_that_never_left_is_taken_up_again_as_what_is_left_of_it() {
+    let retry = RetryConfig { transient_max: Some(1), ..RetryConfig::default() };
+    let mut bench = Bench::with(Config { retry, ..Config::default() }, EffectClass::OneEffect);
+    bench.hear(theirs("a", r#"{"n":1,"m":1}"#, "1"));
+    let receipt = bench.enqueue(Change::update("note", "a").set("n", 2).set("m", 2)).unwrap();
+    bench.sync();
+    let batch = bench.last_sent();
+    bench.fail(&batch, FailureKind::Transient, Delivery::NotSent);
+    assert!(matches!(task(&mut bench, id(&receipt)).unwrap().state, TaskState::Dead { .. }));
+    bench.hear(theirs("a", r#"{"n":1,"m":2}"#, "2"));
+    bench.step(|step, tx| step.requeue(tx, id(&receipt)).unwrap());
+    bench.wait(Duration::from_secs(3600));
+    bench.sync();
+    assert!(
+        bench.last_payload().contains(r#""base_version":"2","fields":{"n":2}"#),
+        "{}",
+        bench.last_payload()
+    );
+}
