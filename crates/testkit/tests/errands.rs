@@ -135,6 +135,9 @@ fn lives_that_failed_once_go_well() {
         (27299, "the same in another life"),
         (12680, "the same, read anew meanwhile"),
         (75769, "the same, heard of while the feed was first read"),
+        (140014, "a verdict of long ago came during a reading, and a record that had been deleted since was kept"),
+        (146612, "the same in another life"),
+        (119846, "a letter waited for the change that had passed it, and that for the letter, which had died again"),
         (3881, "no fault: a fork repeated a reference that its user had let go"),
         (12762, "no fault: a record that was made anew repeated such a reference"),
         (15649, "no fault: the same after a decision"),
@@ -148,6 +151,7 @@ fn lives_that_failed_once_go_well() {
             "no fault: what a pause had held waited longer for the end of a rate limit than the test did",
         ),
         (94067, "no fault: a call still slept when a user took up what it was to send only once"),
+        (176312, "no fault: what had taken effect was refused for its content later"),
         (26606, "no fault: the step that put an app to sleep had failed, and it went on"),
     ] {
         // Who starts runs is drawn.

@@ -6,6 +6,7 @@
 
 use super::Step;
 use super::enqueue::EnqueueError;
+use super::line::is_under_way;
 use crate::change::{Change, DependsOn, InvalidChange, Operation};
 use crate::entity::Body;
 use crate::failure::FailureKind;
@@ -169,8 +170,10 @@ impl Step {
             let mut after = dead.seq;
             while let Some(mut later) = self.readable(tx.next_of_entity(&dead.entity, after))? {
                 after = later.seq;
-                let waits =
-                    matches!(later.state, TaskState::Pending { .. }) && self.cannot_pass(&later, dead);
+                // Who has passed it before, and waits to be sent again, goes before it.
+                let waits = matches!(later.state, TaskState::Pending { .. })
+                    && self.cannot_pass(&later, dead)
+                    && !is_under_way(tx, &later)?;
                 if waits && later.terms.waits_for.insert(dead.id) {
                     later.claim_at = None;
                     tx.put_task(&later)?;

@@ -42,7 +42,7 @@ pub(crate) fn passed_by(store: &dyn StoreRead, task: &Task) -> Result<Option<Tas
 }
 
 /// Whether the backend may have the task's effect, or get it by a late copy.
-fn is_under_way(store: &dyn StoreRead, task: &Task) -> Result<bool, StoreError> {
+pub(super) fn is_under_way(store: &dyn StoreRead, task: &Task) -> Result<bool, StoreError> {
     let has_left = match task.state {
         TaskState::InFlight { .. } | TaskState::Unknown { .. } => true,
         TaskState::Pending { .. } => task.frozen.is_some(),

@@ -239,12 +239,14 @@ impl Step {
         Ok(())
     }
 
-    /// A verdict tells of an effect at some time on a record that nothing else was heard of. If a reading of the feed from its
-    /// beginning may have come after the effect, and did not bring the record, it is gone, and only a reading anew can tell.
-    pub(super) fn base_appears(
+    /// A verdict tells of an effect at some time, perhaps long ago. If a reading of the feed from its beginning may have come
+    /// after the effect, and did not bring the record, it is gone, and only a reading anew can tell: the one under way is
+    /// done once more, and one that has ended only for a record that nothing else was heard of (`is_new`).
+    pub(super) fn base_is_told_late(
         &mut self,
         tx: &mut dyn StoreTx,
         entity: &mut StoredEntity,
+        is_new: bool,
     ) -> Result<(), StoreError> {
         let made = entity.reading;
         self.base_moves(tx, entity)?;
@@ -257,6 +259,9 @@ impl Step {
         if position.sweep {
             position.again = true;
             return self.put_position(tx, &position);
+        }
+        if !is_new {
+            return Ok(());
         }
         self.read_anew(tx, position)?;
         let page = self.state.pull.call.take();

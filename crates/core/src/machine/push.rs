@@ -603,8 +603,9 @@ impl Step {
             let first = self.readable(tx.next_of_entity(&task.entity, 0))?;
             local_moves |= first.is_some_and(|first| first.id != task.id);
         }
-        match verdict == Verdict::Duplicate && entity.base.is_none() && later.is_none() {
-            true => self.base_appears(tx, &mut entity)?,
+        let is_new = entity.base.is_none() && later.is_none();
+        match verdict == Verdict::Duplicate {
+            true => self.base_is_told_late(tx, &mut entity, is_new)?,
             false => self.base_moves(tx, &mut entity)?,
         }
         let version = base.version.clone();

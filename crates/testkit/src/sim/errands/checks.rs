@@ -436,6 +436,11 @@ impl Book {
         Ok(())
     }
 
+    /// Whether something of it has taken effect before.
+    pub(super) fn took_effect(&self, batch: &PushBatch) -> bool {
+        batch.tasks.iter().any(|task| self.effects.contains_key(&task.task_id))
+    }
+
     /// The device was told in words that these bytes did nothing.
     pub(super) fn turned_away(&mut self, keys: impl Iterator<Item = IdempotencyKey>) {
         for key in keys {

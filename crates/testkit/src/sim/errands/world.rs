@@ -1007,7 +1007,11 @@ impl World {
         Ok(())
     }
 
-    fn arrive(&mut self, from: Sender, fate: Fate) -> Result<(), Violation> {
+    fn arrive(&mut self, from: Sender, mut fate: Fate) -> Result<(), Violation> {
+        if matches!(fate, Fate::Turned(400 | 413)) && self.book.took_effect(&from.batch) {
+            // Nobody refuses for its content what he has accepted.
+            fate = Fate::Turned(503);
+        }
         let again = Happening::ArriveAgain {
             account: from.account,
             batch: Rc::clone(&from.batch),
