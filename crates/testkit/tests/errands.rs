@@ -135,9 +135,15 @@ fn lives_that_failed_once_go_well() {
         (27299, "the same in another life"),
         (12680, "the same, read anew meanwhile"),
         (75769, "the same, heard of while the feed was first read"),
-        (140014, "a verdict of long ago came during a reading, and a record that had been deleted since was kept"),
+        (
+            140014,
+            "a verdict of long ago came during a reading, and a record that had been deleted since was kept",
+        ),
         (146612, "the same in another life"),
-        (119846, "a letter waited for the change that had passed it, and that for the letter, which had died again"),
+        (
+            119846,
+            "a letter waited for the change that had passed it, and that for the letter, which had died again",
+        ),
         (3881, "no fault: a fork repeated a reference that its user had let go"),
         (12762, "no fault: a record that was made anew repeated such a reference"),
         (15649, "no fault: the same after a decision"),

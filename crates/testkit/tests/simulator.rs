@@ -98,7 +98,10 @@ fn lives_that_failed_once_go_well() {
     }
     for (seed, what) in [
         (26297, "a deletion that a reading had missed hid the version of its own verdict"),
-        (472765, "a verdict of long ago came during a reading, and a record that had been deleted since was kept"),
+        (
+            472765,
+            "a verdict of long ago came during a reading, and a record that had been deleted since was kept",
+        ),
         (495972, "the same in another life"),
         (500171, "after too many rounds, a record made anew overwrote what its user had not touched"),
         (301113, "the same, when the backend had refused it without saying what it has"),
