@@ -138,6 +138,14 @@ fn every_strategy_decides_a_field_that_both_sides_changed() {
             assert_eq!((conflict.found, &conflict.why), (found, &Why::Fields), "{told}");
             assert_eq!(conflict.rule, rules.strategy.to_string(), "{told}");
             assert_eq!(conflict.is_open(), waits == 1, "{told}");
+            let is_it = |event: &&Event| matches!(event, Event::Conflicted { conflict: id, .. } if *id == conflict.id);
+            assert_eq!(bench.events.iter().filter(is_it).count(), 1, "{told}: the app hears of it once");
+            let forks = bench.events.iter().filter_map(|event| match event {
+                Event::Forked { to, .. } => Some(to.clone()),
+                _ => None,
+            });
+            let forked_to = conflict.settled.as_ref().and_then(|settled| settled.forked_to.clone());
+            assert_eq!(forks.collect::<Vec<_>>(), forked_to.into_iter().collect::<Vec<_>>(), "{told}");
             assert_eq!(conflict.base.unwrap().body, body(r#"{"a":"base","b":1}"#), "{told}");
             assert_eq!(conflict.local, body(r#"{"a":"ours","b":1}"#), "{told}");
             assert_eq!(conflict.remote.unwrap().body, body(r#"{"a":"theirs","b":2}"#), "{told}");
