@@ -36,8 +36,9 @@ fn a_page_that_a_verdict_overtook_is_asked_for_again_and_the_third_time_in_silen
         bench.enqueue(Change::update("note", "1").set("a", doubt + 1)).unwrap();
     }
     assert_eq!(bench.sent.len(), 2, "nothing is sent while the third one is under way");
-    bench.page(vec![theirs("1", r#"{"a":2}"#, "3")], "c2", false);
+    bench.page(vec![theirs("1", r#"{"a":2}"#, "3")], "c2", true);
     assert_eq!(bench.position().unwrap().cursor, Some("c2".into()));
+    // It ends the doubts: what comes next is read while others are sent.
     assert!(bench.last_payload().contains(r#""base_version":"3","fields":{"a":3}"#));
 }
 

@@ -297,6 +297,16 @@ fn credentials_are_asked_for_once_when_a_page_is_refused() {
     assert_eq!((bench.refreshes, bench.pages.len()), (1, 2), "not in a circle");
     let report = bench.reports.last().unwrap();
     assert!(report.pull_waiting_for.as_ref().unwrap().starts_with("credentials"), "{report:?}");
+
+    // Credentials that were good once may expire once more.
+    let mut bench = Bench::reading();
+    bench.sync();
+    for refreshes in 1..=2 {
+        bench.fail_page(FailureKind::Unauthenticated);
+        assert_eq!(bench.refreshes, refreshes);
+        bench.step(|step, _| step.credentials_refreshed(true));
+        bench.page(Vec::new(), &format!("c{refreshes}"), true);
+    }
 }
 
 #[test]
