@@ -7,22 +7,12 @@ use bench::{Bench, theirs, with_feed};
 use landfall_core::adapter::{Capabilities, Outcome};
 use landfall_core::change::Change;
 use landfall_core::config::{Config, PushConfig};
-use landfall_core::entity::RemoteEntity;
 use landfall_core::failure::FailureKind;
 use std::time::Duration;
 
-/// A device that has read these notes to the end of the feed.
-fn having_read(notes: Vec<RemoteEntity>) -> Bench {
-    let mut bench = Bench::reading();
-    bench.sync();
-    bench.page(notes, "c1", false);
-    assert_eq!(bench.reports.len(), 1);
-    bench
-}
-
 #[test]
 fn a_page_that_a_verdict_overtook_is_asked_for_again_and_the_third_time_in_silence() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":0}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":0}"#, "1")]);
     bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
     bench.sync();
     for doubt in 1..=2 {
@@ -44,7 +34,7 @@ fn a_page_that_a_verdict_overtook_is_asked_for_again_and_the_third_time_in_silen
 
 #[test]
 fn a_page_read_in_silence_that_fails_lets_sending_go_on() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":0}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":0}"#, "1")]);
     bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
     bench.sync();
     for doubt in 1..=2 {
@@ -66,7 +56,7 @@ fn a_page_read_in_silence_that_fails_lets_sending_go_on() {
 
 #[test]
 fn a_run_that_begins_anew_does_not_keep_the_silence_of_the_one_before() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":0}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":0}"#, "1")]);
     bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
     bench.sync();
     for doubt in 1..=2 {
@@ -84,7 +74,7 @@ fn a_run_that_begins_anew_does_not_keep_the_silence_of_the_one_before() {
 
 #[test]
 fn a_page_that_was_asked_for_after_a_verdict_is_believed_whatever_the_run_before_has_left() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":0}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":0}"#, "1")]);
     bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
     bench.sync();
     let batch = bench.last_sent();
@@ -98,7 +88,7 @@ fn a_page_that_was_asked_for_after_a_verdict_is_believed_whatever_the_run_before
 #[test]
 fn a_page_that_was_overtaken_by_what_a_conflict_told_is_not_believed() {
     for is_read_alone in [false, true] {
-        let mut bench = having_read(vec![theirs("1", r#"{"a":0,"b":0}"#, "1")]);
+        let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":0,"b":0}"#, "1")]);
         bench.enqueue(Change::update("note", "1").set("a", 1)).unwrap();
         bench.sync();
         let newer = theirs("1", r#"{"a":0,"b":3}"#, "3");

@@ -23,15 +23,6 @@ fn reading_of(pull: PullConfig) -> Bench {
     Bench::of(Config { pull, ..Config::default() }, with_feed())
 }
 
-/// A device that has read these notes to the end of the feed.
-fn having_read(notes: Vec<RemoteEntity>) -> Bench {
-    let mut bench = Bench::reading();
-    bench.sync();
-    bench.page(notes, "c1", false);
-    assert_eq!(bench.reports.len(), 1);
-    bench
-}
-
 /// Begins a session whose first page finds the cursor expired.
 fn begin_anew(bench: &mut Bench) {
     bench.sync();
@@ -79,7 +70,7 @@ fn reading_goes_on_where_it_was_when_the_process_died() {
 
 #[test]
 fn a_late_answer_about_what_was_made_after_the_last_page_reads_nothing_anew() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
     bench.enqueue(Change::create("note", "2").set("a", 2)).unwrap();
     bench.session(DRAINED, Directions::PushOnly);
     let batch = bench.last_sent();
@@ -95,7 +86,7 @@ fn a_late_answer_about_what_was_made_after_the_last_page_reads_nothing_anew() {
 #[test]
 fn a_page_that_comes_twice_changes_nothing() {
     let notes = || vec![theirs("1", r#"{"a":1}"#, "1"), gone("2", "4")];
-    let mut bench = having_read(notes());
+    let mut bench = Bench::having_read(notes());
     bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
     let (before, told) = ((bench.entity("1"), bench.entity("2"), bench.tasks()), bench.events.len());
     bench.session(DRAINED, Directions::PullOnly);
@@ -142,7 +133,7 @@ fn our_own_effect_that_comes_before_its_verdict_is_no_conflict() {
 
 #[test]
 fn what_the_backend_deleted_is_deleted_here() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "1"), theirs("2", r#"{"a":1}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":1}"#, "1"), theirs("2", r#"{"a":1}"#, "1")]);
     bench.sync();
     bench.page(vec![gone("1", "2"), gone("never seen", "2")], "c2", false);
     assert_eq!((bench.view("1"), bench.view("2")), ("deleted".into(), r#"{"a":1}"#.into()));
@@ -342,7 +333,7 @@ fn a_backend_without_a_feed_ends_reading_quietly() {
 #[test]
 fn an_expired_cursor_reads_anew_and_what_does_not_come_is_deleted() {
     let seen = || vec![theirs("stays", r#"{"a":1}"#, "1"), theirs("went", r#"{"a":1}"#, "1")];
-    let mut bench = having_read(seen());
+    let mut bench = Bench::having_read(seen());
     begin_anew(&mut bench);
     assert_eq!(count(&bench, |event| *event == Event::Reconciling), 1);
     assert_eq!(bench.pages.last().unwrap().1.cursor, None);
@@ -355,7 +346,7 @@ fn an_expired_cursor_reads_anew_and_what_does_not_come_is_deleted() {
 
 #[test]
 fn reading_anew_keeps_all_pending_work() {
-    let mut bench = having_read(vec![theirs("edited", r#"{"a":1,"b":1}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("edited", r#"{"a":1,"b":1}"#, "1")]);
     bench.enqueue(Change::update("note", "edited").set("a", 2)).unwrap();
     bench.enqueue(Change::create("note", "new").set("a", 1)).unwrap();
     bench.session(DRAINED, Directions::PullOnly);
@@ -374,7 +365,7 @@ fn reading_anew_keeps_all_pending_work() {
 
 #[test]
 fn what_is_confirmed_during_a_reading_anew_is_kept() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
     bench.enqueue(Change::create("note", "new").set("a", 1)).unwrap();
     begin_anew(&mut bench);
     // This page was written before the create was applied, and the reading has passed the place.
@@ -425,7 +416,7 @@ fn what_is_confirmed_while_the_first_page_is_under_way_is_not_missed() {
 #[test]
 fn a_page_takes_back_what_was_put_aside_before_and_an_echo_from_elsewhere_does_not() {
     for (by_page, view) in [(true, r#"{"a":1,"b":2}"#), (false, r#"{"a":5}"#)] {
-        let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "x")]);
+        let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":1}"#, "x")]);
         bench.enqueue(Change::update("note", "1").set("b", 2)).unwrap();
         bench.sync();
         let batch = bench.last_sent();
@@ -521,7 +512,7 @@ fn a_late_verdict_of_what_no_reading_can_have_missed_makes_none_anew() {
 
 #[test]
 fn a_record_of_a_type_that_the_feed_never_brought_is_not_missed() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
     bench.enqueue(Change::create("draft", "1").set("a", 1)).unwrap();
     begin_anew(&mut bench);
     let batch = bench.last_sent();
@@ -541,7 +532,7 @@ fn the_look_for_missing_records_goes_batch_by_batch_through_crashes_and_from_one
     for crashes in [true, false] {
         let ids: Vec<String> = (0..2500).map(|id| format!("{id:04}")).collect();
         let all = |version: &str| ids.iter().map(|id| theirs(id, r#"{"a":1}"#, version)).collect::<Vec<_>>();
-        let mut bench = having_read(all("1"));
+        let mut bench = Bench::having_read(all("1"));
         begin_anew(&mut bench);
         bench.page(all("1").split_off(2400), "d1", false);
         let gone_so_far = |bench: &mut Bench| {
@@ -579,7 +570,7 @@ fn the_look_for_missing_records_goes_batch_by_batch_through_crashes_and_from_one
 
 #[test]
 fn a_cursor_that_expires_again_and_again_is_not_asked_without_end() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
     begin_anew(&mut bench);
     let mut waits = 0;
     for _ in 0..6 {
@@ -602,7 +593,7 @@ fn a_cursor_that_expires_again_and_again_is_not_asked_without_end() {
 #[test]
 fn a_cursor_that_expires_now_and_then_is_read_anew_at_once_each_time() {
     let notes = || vec![theirs("1", r#"{"a":1}"#, "1")];
-    let mut bench = having_read(notes());
+    let mut bench = Bench::having_read(notes());
     for _ in 0..3 {
         let asked = bench.pages.len();
         begin_anew(&mut bench);
@@ -616,7 +607,7 @@ fn a_cursor_that_expires_now_and_then_is_read_anew_at_once_each_time() {
 #[test]
 fn a_damaged_record_does_not_keep_others_from_being_missed_and_is_told() {
     let ids = ["1", "2", "3"];
-    let mut bench = having_read(ids.map(|id| theirs(id, r#"{"a":1}"#, "1")).into());
+    let mut bench = Bench::having_read(ids.map(|id| theirs(id, r#"{"a":1}"#, "1")).into());
     assert!(bench.store.damage_entity(&note("2")));
     begin_anew(&mut bench);
     bench.page(Vec::new(), "d1", false);
@@ -720,7 +711,7 @@ fn a_page_that_comes_after_the_lease_was_lost_is_ignored() {
 
 #[test]
 fn a_change_of_the_feed_meets_an_edit_that_was_never_sent() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":1,"b":1}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":1,"b":1}"#, "1")]);
     bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
     bench.session(DRAINED, Directions::PullOnly);
     bench.page(vec![theirs("1", r#"{"a":9,"b":9}"#, "2")], "c2", false);
@@ -732,7 +723,7 @@ fn a_change_of_the_feed_meets_an_edit_that_was_never_sent() {
 
 #[test]
 fn a_conflict_that_waits_for_the_backends_state_is_decided_by_the_next_page() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":1,"b":1}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":1,"b":1}"#, "1")]);
     bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
     bench.sync();
     let batch = bench.last_sent();
@@ -767,7 +758,7 @@ fn a_single_read_that_comes_after_a_page_has_told_more_is_ignored() {
 
 #[test]
 fn credentials_are_asked_for_when_the_reading_of_a_single_record_is_refused() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":1}"#, "1")]);
     bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
     bench.session(DRAINED, Directions::PushOnly);
     let batch = bench.last_sent();
@@ -779,7 +770,7 @@ fn credentials_are_asked_for_when_the_reading_of_a_single_record_is_refused() {
 #[test]
 fn a_conflict_whose_record_could_not_be_read_is_read_in_the_next_run_also_after_a_restart() {
     for restarts in [false, true] {
-        let mut bench = having_read(vec![theirs("1", r#"{"a":1,"b":1}"#, "1")]);
+        let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":1,"b":1}"#, "1")]);
         bench.enqueue(Change::update("note", "1").set("a", 2)).unwrap();
         bench.session(DRAINED, Directions::PushOnly);
         let batch = bench.last_sent();
@@ -799,7 +790,7 @@ fn a_conflict_whose_record_could_not_be_read_is_read_in_the_next_run_also_after_
 #[test]
 fn records_of_conflicts_are_read_a_few_at_a_time_while_sending_is_allowed_and_only_by_a_run_that_sends() {
     let ids = ["1", "2", "3"];
-    let mut bench = having_read(ids.map(|id| theirs(id, r#"{"a":1}"#, "1")).into());
+    let mut bench = Bench::having_read(ids.map(|id| theirs(id, r#"{"a":1}"#, "1")).into());
     for id in ids {
         bench.enqueue(Change::update("note", id).set("a", 2)).unwrap();
     }
@@ -873,7 +864,7 @@ fn a_long_reading_is_fresh_page_by_page_while_sending_is_blocked() {
 
 #[test]
 fn versions_of_the_feed_are_opaque() {
-    let mut bench = having_read(vec![theirs("1", r#"{"a":1}"#, "9")]);
+    let mut bench = Bench::having_read(vec![theirs("1", r#"{"a":1}"#, "9")]);
     bench.sync();
     bench.page(vec![theirs("1", r#"{"a":2}"#, "10-older-looking")], "c2", false);
     assert_eq!(bench.entity("1").unwrap().base.unwrap().version, Some(Version("10-older-looking".into())));

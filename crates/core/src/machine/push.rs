@@ -206,7 +206,7 @@ impl Step {
                 self.hold_back(tx, member.clone())?;
             }
         }
-        // One that is held holds up the rest of its group, which is found out of each of them when its turn comes.
+        // One that is held holds up the rest of its group: each of them is taken out when its turn comes in this planning.
         Ok((!is_held).then_some(together))
     }
 
@@ -604,9 +604,9 @@ impl Step {
             local_moves |= first.is_some_and(|first| first.id != task.id);
         }
         let is_new = entity.base.is_none() && later.is_none();
-        match verdict == Verdict::Duplicate {
-            true => self.base_is_told_late(tx, &mut entity, is_new)?,
-            false => self.base_moves(tx, &mut entity)?,
+        match verdict {
+            Verdict::Duplicate => self.base_is_told_late(tx, &mut entity, is_new)?,
+            _ => self.base_moves(tx, &mut entity)?,
         }
         let version = base.version.clone();
         entity.base = Some(base.clone());

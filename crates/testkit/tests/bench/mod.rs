@@ -96,6 +96,15 @@ impl Bench {
         Self::of(Config::default(), with_feed())
     }
 
+    /// A device that has read these notes to the end of the feed.
+    pub(crate) fn having_read(notes: Vec<RemoteEntity>) -> Self {
+        let mut bench = Self::reading();
+        bench.sync();
+        bench.page(notes, "c1", false);
+        assert_eq!(bench.reports.len(), 1);
+        bench
+    }
+
     pub(crate) fn of(config: Config, capabilities: Capabilities) -> Self {
         let mut store = MemoryStore::default();
         let machine = open(&mut store, config.clone(), capabilities.clone(), 1);
